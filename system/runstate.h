@@ -1,0 +1,59 @@
+/*
+ * The run state of the machine, and the requests that change it.
+ *
+ * RunState is the QAPI enum (qapi/run-state.json). All functions are called under the big lock;
+ * the *_request functions also from any thread without it.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef SYSTEM_RUNSTATE_H
+#define SYSTEM_RUNSTATE_H
+
+#include <stdbool.h>
+#include "util/error.h"
+#include "qapi/qapi-types-run-state.h"
+
+RunState runstate_get(void);
+bool runstate_check(RunState state);
+bool runstate_is_running(void);
+/* Change the state with vCPUs as they are. A transition that makes no sense aborts. */
+void runstate_set(RunState state);
+/* "running", "paused", ... and back; unknown names give -1. */
+const char *runstate_name(RunState state);
+int runstate_from_name(const char *name);
+
+/* Told of every start and stop, after vCPUs stopped and before they start. */
+typedef void RunStateNotify(void *opaque, bool running, RunState state);
+void runstate_add_notifier(RunStateNotify *notify, void *opaque);
+void runstate_remove_notifier(RunStateNotify *notify, void *opaque);
+
+/* Start vCPUs: state running, event RESUME. Refused (event not sent) when already running. */
+void vm_start(void);
+/*
+ * Stop all vCPUs and wait until they stand; state @state, event STOP. When the machine was not
+ * running the state is left alone. Safe from a vCPU thread (it turns into a request) and from the
+ * migration thread holding the big lock.
+ */
+void vm_stop(RunState state);
+/* The same, and @state is taken even when the machine did not run. */
+void vm_stop_force_state(RunState state);
+
+/* What the main loop does next; any thread. */
+void system_reset_request(ShutdownCause cause);
+void system_powerdown_request(void);
+/* Ends the process, or stops with state shutdown under -no-shutdown; event SHUTDOWN. */
+void system_shutdown_request(ShutdownCause cause);
+/* The same with an exit status (debug exit device). */
+void system_shutdown_request_with_code(ShutdownCause cause, int exit_code);
+/* vm_stop() asked from a vCPU or other thread. */
+void system_vmstop_request(RunState state);
+
+/*
+ * Autostart: whether the machine is to run once it is ready (no -S). An incoming migration reads
+ * it when it finishes; "cont" during incoming sets it.
+ */
+bool runstate_autostart(void);
+void runstate_set_autostart(bool autostart);
+
+#endif
