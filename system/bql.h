@@ -11,11 +11,26 @@
 #ifndef SYSTEM_BQL_H
 #define SYSTEM_BQL_H
 
+#include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 void bql_lock(void);
 void bql_unlock(void);
 /* Whether the calling thread holds the lock. */
 bool bql_locked(void);
+
+/*
+ * Wait for @cond, which is signalled under the lock. The caller holds the lock; it is dropped while
+ * waiting and held again on return. May wake for no reason, like all condition variables.
+ */
+void bql_cond_wait(pthread_cond_t *cond);
+/*
+ * The same until @deadline_us on the clock of g_get_monotonic_time(); @cond must have been made by
+ * bql_cond_init(). Returns false when the time had come.
+ */
+bool bql_cond_wait_until(pthread_cond_t *cond, int64_t deadline_us);
+/* Initialise a condition for bql_cond_wait_until(); pthread_cond_destroy() ends it. */
+void bql_cond_init(pthread_cond_t *cond);
 
 #endif
