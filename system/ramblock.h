@@ -45,7 +45,7 @@ typedef struct RAMBlock {
 
 typedef enum RAMBackingKind {
     RAM_BACKING_ANON,           /* memory-backend-ram */
-    RAM_BACKING_FILE,           /* memory-backend-file */
+    RAM_BACKING_FILE,           /* memory-backend-file: a regular file, or one on hugetlbfs */
     RAM_BACKING_MEMFD,          /* memory-backend-memfd */
 } RAMBackingKind;
 
@@ -65,10 +65,15 @@ typedef struct RAMBacking {
 /*
  * ram_block_new:
  * @id: name, 1 to RAM_BLOCK_ID_MAX bytes, not used by another block
- * @size: bytes; rounded up to TARGET_PAGE_SIZE (and to the host page of the backing)
+ * @size: bytes; used_length is this rounded up to TARGET_PAGE_SIZE, and the mapping rounded up to the
+ *     host page of the backing
  * @backing: what is behind it; NULL for private anonymous memory
  *
  * Memory is reserved, not touched (MAP_NORESERVE), unless prealloc: 64 GiB on a small host is fine.
+ * Huge pages (hugetlb) are set aside at once, because running out of them later would kill the
+ * process. Behind the block lies a page without access.
+ *
+ * A FILE that does not exist is made, an empty one grows to hold the block; a smaller one is refused.
  *
  * Returns: the block, in the list, owned by the list until ram_block_free(); NULL with @errp set.
  */
@@ -101,10 +106,18 @@ RAMBlock *ram_block_from_host(const void *ptr, uint64_t *offset);
  */
 uint64_t ram_block_populated_run(const RAMBlock *block, uint64_t first, uint64_t end,
                                  uint64_t *run_pages);
+/*
+ * The same for all of [first, end) at once: set the bit (one a page of @block) of every page that
+ * may hold anything; bits set already stay. Asks the kernel in large batches, so this is the one for
+ * whole blocks. Returns the number of pages found.
+ */
+uint64_t ram_block_populated_bitmap(const RAMBlock *block, uint64_t first, uint64_t end,
+                                    unsigned long *bitmap);
 
 /*
  * Make pages zero and give their memory back to the host where that can be done (MADV_DONTNEED,
  * hole punching in a shared file). Used by loading for pages that must be zero but were touched.
+ * The pages count as written. Fails when the block is read-only.
  */
 int ram_block_discard_pages(RAMBlock *block, uint64_t first, uint64_t n, Error **errp);
 
