@@ -16,6 +16,7 @@
 
 #include <glib.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include "util/error.h"
 
 /* Look up a register by its name without '$'. False when there is none of that name. */

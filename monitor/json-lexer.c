@@ -97,7 +97,7 @@ static JSONTokenType lex_error(JSONLexer *lexer, char c, bool *consumed)
     if (lexer->text->len > ERROR_TEXT_BYTES) {
         g_string_truncate(lexer->text, ERROR_TEXT_BYTES);
         g_string_append(lexer->text, "...");
-    } else if (structural(c) == JSON_TOKEN_NONE || lexer->text->len == 0) {
+    } else if (lexer->text->len == 0 || !(structural(c) || ends_recovery(c))) {
         g_string_append_c(lexer->text, c);
     }
     if (ends_recovery(c)) {
@@ -262,4 +262,23 @@ JSONTokenType json_lexer_feed(JSONLexer *lexer, char byte, bool *consumed)
         return JSON_TOKEN_TOO_LONG;
     }
     return type;
+}
+
+size_t json_lexer_feed_run(JSONLexer *lexer, const char *data, size_t size)
+{
+    size_t n = 0;
+
+    if (lexer->state == SKIP_LINE) {
+        while (n < size && !ends_recovery(data[n])) {
+            n++;
+        }
+    } else if (lexer->state == IN_STRING && lexer->text->len < JSON_TOKEN_MAX_BYTES) {
+        size = MIN(size, JSON_TOKEN_MAX_BYTES - lexer->text->len);
+        while (n < size && !ends_recovery(data[n]) && data[n] != '\\' &&
+               data[n] != lexer->quote) {
+            n++;
+        }
+        g_string_append_len(lexer->text, data, n);
+    }
+    return n;
 }

@@ -458,8 +458,13 @@ JSONStreamResult json_stream_feed(JSONStream *s, const char *data, size_t size, 
 
     while (i < size) {
         bool consumed;
-        JSONTokenType type = json_lexer_feed(&s->lexer, data[i], &consumed);
+        JSONTokenType type;
 
+        i += json_lexer_feed_run(&s->lexer, data + i, size - i);
+        if (i == size) {
+            break;
+        }
+        type = json_lexer_feed(&s->lexer, data[i], &consumed);
         i += consumed;
         if (type != JSON_TOKEN_NONE) {
             JSONStreamResult r = take_token(s, type, value, errp);

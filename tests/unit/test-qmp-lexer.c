@@ -118,7 +118,7 @@ static void test_recovery(void)
     check("GET / HTTP/1.0\r\n{}", "E JSON parse error, stray 'G'\n{}\n");
     check("{\"a\":01}\n{}", "E JSON parse error, stray '01'\nE JSON parse error, expecting value\n{}\n");
     check("[-x,{}", "E JSON parse error, stray '-x'\nE JSON parse error, expecting value\n{}\n");
-    check("[\"abc\n{}", "E JSON parse error, stray '\"abc\n'\n{}\n");
+    check("[\"abc\n{}", "E JSON parse error, stray '\"abc'\n{}\n");
     check_len("[\"a\0b\n{}", 8, "E JSON parse error, stray '\"a'\nE JSON parse error, invalid keyword 'b'\n{}\n");
 }
 
