@@ -15,6 +15,8 @@
 #include "system/dirty-tracker.h"
 #include "system/memory.h"
 
+struct json_object;
+
 typedef enum CPUExit {
     CPU_EXIT_AGAIN,             /* kicked or interrupted: look at requests and run again */
     CPU_EXIT_HALTED,            /* HLT with nothing pending: sleep until kicked */

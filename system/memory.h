@@ -18,18 +18,27 @@ typedef struct IOOps {
     /* @offset from the start of the region; @size 1, 2, 4 or 8 bytes (ports: 1, 2, 4). */
     uint64_t (*read)(void *opaque, uint64_t offset, unsigned size);
     void (*write)(void *opaque, uint64_t offset, uint64_t value, unsigned size);
-    /* Access sizes the device accepts; others are split or refused (reads give all ones). */
+    /*
+     * Access sizes the device accepts: a larger access is split, a smaller one refused (reads give
+     * all ones, writes do nothing). A NULL function refuses likewise.
+     */
     unsigned min_size, max_size;        /* 0: 1 and 8 */
 } IOOps;
 
-/* Map @size bytes of @block from @offset at @gpa. All page aligned. Tells the accelerator. */
+/*
+ * Map @size bytes of @block from @offset at @gpa. All page aligned. Tells the accelerator. Writes
+ * to a @readonly range do nothing.
+ */
 int memory_map_ram(const char *name, uint64_t gpa, RAMBlock *block, uint64_t offset, uint64_t size,
                    bool readonly, Error **errp);
 int memory_map_mmio(const char *name, uint64_t gpa, uint64_t size, const IOOps *ops, void *opaque,
                     Error **errp);
 int memory_map_ports(const char *name, uint16_t port, uint16_t count, const IOOps *ops,
                      void *opaque, Error **errp);
+/* Take out every MMIO and port range that was mapped with @opaque. */
 void memory_unmap_opaque(void *opaque);
+/* Take out every range of @block, before it is freed; the accelerator must be gone by then. */
+void memory_unmap_block(RAMBlock *block);
 
 /* What accelerators need: every RAM range, in ascending order of address. */
 typedef struct RAMRange {

@@ -38,4 +38,30 @@ static inline RAMBlockFull *ram_block_full(const RAMBlock *block)
 bool ram_backing_map(RAMBlockFull *full, const RAMBacking *backing, Error **errp);
 void ram_backing_unmap(RAMBlockFull *full);
 
+/* A range of bytes of a block; start == end: none. */
+typedef struct Extent {
+    uint64_t start, end;
+} Extent;
+
+/*
+ * Where the file behind a block holds data, in ascending order, widened to whole pages. When the
+ * kernel cannot say, all that is left is one extent. Begin with file_iter_init() (@from, @to: offsets
+ * in the block, page aligned); file_iter_next() gives an empty extent at the end.
+ */
+typedef struct FileIter {
+    int fd;
+    uint64_t fd_offset;
+    uint64_t at, end;           /* offsets in the block not asked for yet */
+} FileIter;
+
+FileIter file_iter_init(const RAMBlock *block, uint64_t from, uint64_t to);
+Extent file_iter_next(FileIter *iter);
+
+/*
+ * Dirty marks on (a zeroed process_dirty for every block; fails when memory is short) and off.
+ * Called by dirty-tracker.c, not beside itself.
+ */
+bool ram_dirty_marks_on(Error **errp);
+void ram_dirty_marks_off(void);
+
 #endif

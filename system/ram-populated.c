@@ -30,11 +30,6 @@
 #define REGIONS_MAX 1024
 #define RESIDENT_BATCH_PAGES 4096
 
-/* Byte ranges of the block, ascending; start == end: no more. */
-typedef struct Extent {
-    uint64_t start, end;
-} Extent;
-
 typedef struct PteIter {
     uintptr_t host;
     uint64_t at, end;           /* addresses not asked for yet */
@@ -44,12 +39,6 @@ typedef struct PteIter {
     bool swap_space;
     PagemapRegion regions[REGIONS_MAX];
 } PteIter;
-
-typedef struct FileIter {
-    int fd;
-    uint64_t fd_offset;
-    uint64_t at, end;           /* offsets in the block not asked for yet */
-} FileIter;
 
 typedef struct PopulatedIter {
     bool use_ptes, use_file;
@@ -143,7 +132,12 @@ static Extent pte_iter_next(PteIter *iter)
     }
 }
 
-static Extent file_iter_next(FileIter *iter)
+FileIter file_iter_init(const RAMBlock *block, uint64_t from, uint64_t to)
+{
+    return (FileIter){ block->fd, block->fd_offset, from, to };
+}
+
+Extent file_iter_next(FileIter *iter)
 {
     off_t data, hole;
     Extent extent;
@@ -204,14 +198,14 @@ static void populated_iter_init(PopulatedIter *iter, const RAMBlock *block, uint
         ptes->host = (uintptr_t)block->host;
         ptes->at = ptes->host + from;
         ptes->end = ptes->host + to;
-        ptes->none_of = PM_PFNZERO | (block->fd >= 0 && !huge ? PM_FILE : 0);
+        ptes->none_of = PM_PFNZERO | (block->fd >= 0 && !block->shared ? PM_FILE : 0);
         ptes->batch = batch;
         ptes->n = ptes->next = 0;
         ptes->swap_space = host_has_swap();
         iter->ptes = pte_iter_next(ptes);
     }
     if (iter->use_file) {
-        iter->file_iter = (FileIter){ block->fd, block->fd_offset, from, to };
+        iter->file_iter = file_iter_init(block, from, to);
         iter->file = file_iter_next(&iter->file_iter);
     }
 }
@@ -311,7 +305,7 @@ static bool drop_range(RAMBlock *block, uint64_t from, uint64_t to)
 /* After dropping private pages of a file its own contents show: write zeroes over them. */
 static void cover_file_data(RAMBlock *block, uint64_t from, uint64_t to)
 {
-    FileIter iter = { block->fd, block->fd_offset, from, to };
+    FileIter iter = file_iter_init(block, from, to);
     Extent extent;
 
     for (extent = file_iter_next(&iter); extent_is(&extent); extent = file_iter_next(&iter)) {

@@ -136,6 +136,33 @@ RAMBlock *ram_block_from_host(const void *ptr, uint64_t *offset)
     return NULL;
 }
 
+bool ram_dirty_marks_on(Error **errp)
+{
+    RAMBLOCK_FOREACH(block) {
+        RAMBlockFull *full = ram_block_full(block);
+
+        if (full->dirty_store) {
+            bitmap_zero(full->dirty_store, block->pages);
+        } else {
+            full->dirty_store = bitmap_try_new(block->pages);
+        }
+        if (!full->dirty_store) {
+            error_setg(errp, "No memory for the dirty bitmap of RAM block '%s'", block->idstr);
+            ram_dirty_marks_off();
+            return false;
+        }
+        __atomic_store_n(&block->process_dirty, full->dirty_store, __ATOMIC_SEQ_CST);
+    }
+    return true;
+}
+
+void ram_dirty_marks_off(void)
+{
+    RAMBLOCK_FOREACH(block) {
+        __atomic_store_n(&block->process_dirty, NULL, __ATOMIC_SEQ_CST);
+    }
+}
+
 void ram_block_mark_dirty(RAMBlock *block, uint64_t offset, uint64_t len)
 {
     unsigned long *map;
