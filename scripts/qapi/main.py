@@ -7,12 +7,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import argparse
 import sys
 
-from . import gen_commands, gen_events, gen_types, gen_visit
+from . import gen_commands, gen_events, gen_introspect, gen_manual, gen_types, gen_visit
 from .error import Place, SchemaError
 from .model import Schema
-from .output import Sink
+from .output import Sink, write_if_changed
 
-BACK_ENDS = (gen_types, gen_visit, gen_commands, gen_events)
+BACK_ENDS = (gen_types, gen_visit, gen_commands, gen_events, gen_introspect)
 
 
 def _check_modules(schema, wanted):
@@ -28,13 +28,14 @@ def _check_modules(schema, wanted):
 
 
 def main():
-    """Generate C from a schema, or only check it."""
+    """Generate C and the manual from a schema, or only check it."""
     parser = argparse.ArgumentParser(prog='qapi-gen.py', description=__doc__)
     parser.add_argument('-o', '--output-dir', help='where C files go; without it only check')
     parser.add_argument('-p', '--prefix', default='', help='before the name of each file')
     parser.add_argument('-i', '--include-dir', default='',
                         help="folder by which generated headers include each other, with '/'")
     parser.add_argument('-m', '--modules', help='all modules, as the build knows them')
+    parser.add_argument('-d', '--manual', help='where the reference manual goes')
     parser.add_argument('schema', help='the root schema file')
     options = parser.parse_args()
     try:
@@ -49,4 +50,6 @@ def main():
         for back_end in BACK_ENDS:
             back_end.generate(schema, sink)
         sink.write()
+    if options.manual:
+        write_if_changed(options.manual, gen_manual.manual(schema))
     return 0

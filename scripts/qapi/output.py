@@ -60,7 +60,7 @@ class CFile:
         body = '\n'.join(part.rstrip('\n') + '\n' for part in self.parts if part.strip())
         if not self.name.endswith('.h'):
             return f'{banner}{body}'
-        guard = re.sub(r'\W', '_', self.name).upper()
+        guard = 'GENERATED_' + re.sub(r'\W', '_', self.name).upper()
         return f'{banner}#ifndef {guard}\n#define {guard}\n\n{body}\n#endif\n'
 
 
