@@ -24,7 +24,10 @@ typedef struct RamSinkClass {
     const char *name;           /* for messages: "stream", "direct-mapped", "multifd", ... */
     /* Before the START section: open channels, start threads. */
     int (*prepare)(RamSink *sink, Error **errp);
-    /* After each block's entry in the MEM_SIZE record: what follows its length (may be NULL). */
+    /*
+     * After each block's entry in the MEM_SIZE record: what follows its length. May be NULL, like
+     * every function but write_run and free.
+     */
     int (*block_header)(RamSink *sink, RAMBlock *block, MigrationFile *f, Error **errp);
     /* Begin and end of every section's data, before the EOS record. */
     int (*section_begin)(RamSink *sink, MigrationFile *f, Error **errp);
@@ -59,5 +62,16 @@ struct RamSink {
 
 /* The sink that the options and the transport ask for. */
 RamSink *ram_sink_new(MigrationContext *ctx, Error **errp);
+/* klass->free(); NULL is allowed. */
+void ram_sink_free(RamSink *sink);
+
+/* Whether migration leaves @block out: x-ignore-shared, and it is a file that others can open. */
+bool ram_block_is_ignored(const MigrationOptions *opts, const RAMBlock *block);
+
+/* The kinds; each fills what its capabilities ask for. */
+RamSink *ram_stream_sink_new(MigrationContext *ctx, Error **errp);
+
+/* What ram.c and ram-load.c register; for tests that drive them without a stream around. */
+extern const SaveVMHandlers ram_handlers;
 
 #endif
