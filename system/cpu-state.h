@@ -70,10 +70,16 @@ typedef struct X86CPUState {
     uint8_t lapic[CPU_LAPIC_BYTES];
 } X86CPUState;
 
-/* State at power-on or INIT: real mode at F000:FFF0; @bsp: runnable, else waiting for SIPI. */
+/*
+ * State at power-on or INIT: real mode at F000:FFF0; @bsp: runnable, else waiting for SIPI. The local
+ * APIC and the MSRs are left absent: the accelerator knows how they look.
+ */
 void x86_cpu_state_reset(X86CPUState *env, bool bsp);
 
-/* HMP's "info registers" for one vCPU. Caller frees. */
+/*
+ * The lines of HMP's "info registers" for one vCPU, without the heading that names it. Caller
+ * frees.
+ */
 char *x86_cpu_state_describe(const X86CPUState *env);
 
 #endif

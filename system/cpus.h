@@ -45,7 +45,17 @@ CPUState *cpu_current(void);
 void cpus_resume_all(void);
 void cpus_pause_all(void);      /* returns when every vCPU stands */
 void cpus_destroy(void);        /* ends the threads */
+/*
+ * Make a vCPU leave guest code, or wake it from HALTED, and look around. The accelerator's set_irq
+ * calls it when an interrupt became pending for a vCPU that the kernel does not wake by itself.
+ */
 void cpu_kick(CPUState *cpu);
+
+/*
+ * Put every vCPU into its reset state (in env only: cpus_push_all() follows when a boot protocol has
+ * had its say). Under the big lock, vCPUs stopped.
+ */
+void cpus_reset_all(void);
 
 /*
  * Run @fn on the vCPU's own thread, between guest runs, and wait for it; the caller holds the big

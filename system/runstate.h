@@ -39,7 +39,10 @@ void vm_stop(RunState state);
 /* The same, and @state is taken even when the machine did not run. */
 void vm_stop_force_state(RunState state);
 
-/* What the main loop does next; any thread. */
+/*
+ * What the main loop does next; any thread. Asked on a vCPU's thread, that vCPU runs no further
+ * guest code until the request has been acted on.
+ */
 void system_reset_request(ShutdownCause cause);
 void system_powerdown_request(void);
 /* Ends the process, or stops with state shutdown under -no-shutdown; event SHUTDOWN. */
@@ -48,6 +51,23 @@ void system_shutdown_request(ShutdownCause cause);
 void system_shutdown_request_with_code(ShutdownCause cause, int exit_code);
 /* vm_stop() asked from a vCPU or other thread. */
 void system_vmstop_request(RunState state);
+
+/*
+ * Reset everything now: accelerator, vCPUs, then the handlers of system/reset.h; event RESET for
+ * causes that are told. vCPUs stand. The requests above end here; machine creation calls it with
+ * SHUTDOWN_CAUSE_NONE.
+ */
+void system_reset_run(ShutdownCause cause);
+
+/* What -no-reboot, -no-shutdown, -action and the command set-action choose. */
+void system_set_reboot_action(RebootAction action);
+void system_set_shutdown_action(ShutdownAction action);
+
+/* SIGINT, SIGTERM and SIGHUP ask for a shutdown from now on. Main thread, once. */
+void system_init_signals(void);
+
+/* vm_start()'s: take a stop that was asked for and not acted on yet. */
+bool system_take_vmstop_request(void);
 
 /*
  * Autostart: whether the machine is to run once it is ready (no -S). An incoming migration reads
