@@ -78,13 +78,12 @@ static const BootPiece *overlapping(const BootImage *image, uint64_t gpa, uint64
     return NULL;
 }
 
-int boot_image_add(BootImage *image, const BootConfig *config, uint64_t gpa, GBytes *data,
-                   uint64_t size, const char *what, Error **errp)
+static int add_piece(BootImage *image, const BootConfig *config, BootPiece piece, const char *what,
+                     Error **errp)
 {
-    BootPiece piece = { .gpa = gpa, .size = size };
+    uint64_t gpa = piece.gpa, size = piece.size;
     const BootPiece *other;
 
-    g_assert(size >= (data ? g_bytes_get_size(data) : 0));
     if (size == 0) {
         return 0;
     }
@@ -99,10 +98,27 @@ int boot_image_add(BootImage *image, const BootConfig *config, uint64_t gpa, GBy
                    " (0x%" PRIx64 " bytes)", what, gpa, size, other->what, other->gpa, other->size);
         return -1;
     }
-    piece.data = data ? g_bytes_ref(data) : NULL;
+    if (piece.data) {
+        g_bytes_ref(piece.data);
+    }
     piece.what = g_strdup(what);
     g_array_append_val(image->pieces, piece);
     return 0;
+}
+
+int boot_image_add(BootImage *image, const BootConfig *config, uint64_t gpa, GBytes *data,
+                   uint64_t size, const char *what, Error **errp)
+{
+    g_assert(size >= (data ? g_bytes_get_size(data) : 0));
+    return add_piece(image, config, (BootPiece){ .gpa = gpa, .size = size, .data = data }, what,
+                     errp);
+}
+
+int boot_image_reserve(BootImage *image, const BootConfig *config, uint64_t gpa, uint64_t size,
+                       const char *what, Error **errp)
+{
+    return add_piece(image, config,
+                     (BootPiece){ .gpa = gpa, .size = size, .reserve_only = true }, what, errp);
 }
 
 int boot_image_add_copy(BootImage *image, const BootConfig *config, uint64_t gpa, const void *data,
@@ -244,7 +260,11 @@ static void install_piece(const BootPiece *piece)
 void boot_image_install(const BootImage *image, X86CPUState *env)
 {
     for (guint i = 0; i < image->pieces->len; i++) {
-        install_piece(&g_array_index(image->pieces, BootPiece, i));
+        const BootPiece *piece = &g_array_index(image->pieces, BootPiece, i);
+
+        if (!piece->reserve_only) {
+            install_piece(piece);
+        }
     }
     image->setup_cpu(env, image->entry, image->info);
 }

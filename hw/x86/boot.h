@@ -54,6 +54,7 @@ typedef struct BootConfig {
 typedef struct BootPiece {
     uint64_t gpa, size;
     GBytes *data;                       /* or NULL: all zeroes */
+    bool reserve_only;                  /* its contents do not matter */
     char *what;
 } BootPiece;
 
@@ -78,7 +79,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BootImage, boot_image_free)
  */
 int boot_image_add(BootImage *image, const BootConfig *config, uint64_t gpa, GBytes *data,
                    uint64_t size, const char *what, Error **errp);
-/* The same for bytes in memory, which are copied. */
+/* Keep a range free of other pieces; its contents are not set. */
+int boot_image_reserve(BootImage *image, const BootConfig *config, uint64_t gpa, uint64_t size,
+                       const char *what, Error **errp);
+/* The same as boot_image_add() for bytes in memory, which are copied. */
 int boot_image_add_copy(BootImage *image, const BootConfig *config, uint64_t gpa, const void *data,
                         uint64_t size, const char *what, Error **errp);
 /* Descriptor table; for long mode also the identity map. */
