@@ -1,0 +1,12 @@
+/*
+ * The classes of hw/, one line each in alphabetical order; devices.c lists them.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef HW_DEVICES_H
+#define HW_DEVICES_H
+
+#include "hw/device.h"
+
+#endif
