@@ -61,11 +61,6 @@ const Property *device_class_property(const DeviceClass *klass, const char *name
     return find_in(klass->properties, name) ?: find_in(device_common_properties, name);
 }
 
-bool property_is_read_only(const Property *prop)
-{
-    return (prop->flags & PROP_READ_ONLY) || (prop->get && !prop->set);
-}
-
 const char *property_type_name(PropertyType type)
 {
     static const char *const names[] = {
@@ -164,7 +159,7 @@ static const Property *find_settable(DeviceState *dev, const char *name, Error *
         error_setg(errp, "Property '%s.%s' not found", dev->klass->name, name);
         return NULL;
     }
-    if (property_is_read_only(prop)) {
+    if (prop->flags & PROP_READ_ONLY) {
         error_setg(errp, "Property '%s.%s' is read-only", dev->klass->name, name);
         return NULL;
     }
@@ -326,7 +321,7 @@ static void append_property_help(GString *text, const Property *prop)
     if (prop->desc) {
         g_string_append_printf(text, " - %s", prop->desc);
     }
-    if (property_is_read_only(prop)) {
+    if (prop->flags & PROP_READ_ONLY) {
         g_string_append(text, " (read-only)");
     } else if (prop->type == PROP_BOOL) {
         g_string_append_printf(text, " (default: %s)", prop->default_number ? "on" : "off");

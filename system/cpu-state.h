@@ -6,6 +6,9 @@
  * Layouts of the opaque parts: xsave is the architecture's XSAVE area in standard format; lapic the
  * local APIC's register page (1024 bytes, register N at N * 16).
  *
+ * Parts that are absent (xsave_len, n_msrs or has_lapic is 0, an MSR that msrs does not name) mean
+ * the state after power-on when they are given to an accelerator.
+ *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -50,6 +53,7 @@ typedef struct X86CPUState {
     uint64_t dr[4], dr6, dr7;
     uint32_t mp_state;                  /* KVM's numbers: 0 runnable, 1 uninitialized, 3 halted */
     uint64_t tsc;
+    uint32_t tsc_khz;                   /* its frequency; 0 when not known */
 
     /* Pending events, as KVM_GET_VCPU_EVENTS names them. */
     uint8_t exception_injected, exception_nr, exception_has_error_code, exception_pending;

@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <glib-unix.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -27,7 +26,7 @@ typedef struct Requests {
     RunState vmstop_state;
 } Requests;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static GMutex lock;
 static Requests pending;
 
 static RebootAction reboot_action = REBOOT_ACTION_RESET;
@@ -106,10 +105,10 @@ static void act(void *opaque)
 {
     Requests now;
 
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     now = pending;
     pending = (Requests){ .shutdown = SHUTDOWN_CAUSE_NONE };
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
 
     if (now.shutdown != SHUTDOWN_CAUSE_NONE) {
         do_shutdown(now.shutdown, now.exit_code);
@@ -147,12 +146,12 @@ static void stop_current_cpu(void)
 
 void system_shutdown_request_with_code(ShutdownCause cause, int exit_code)
 {
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     if (pending.shutdown == SHUTDOWN_CAUSE_NONE) {
         pending.shutdown = cause;
         pending.exit_code = exit_code;
     }
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
@@ -168,27 +167,27 @@ void system_reset_request(ShutdownCause cause)
         system_shutdown_request(cause);
         return;
     }
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     pending.reset = cause;
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
 
 void system_powerdown_request(void)
 {
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     pending.powerdown = true;
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
     main_loop_post(act, NULL);
 }
 
 void system_vmstop_request(RunState state)
 {
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     pending.vmstop = true;
     pending.vmstop_state = state;
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
@@ -197,10 +196,10 @@ bool system_take_vmstop_request(void)
 {
     bool asked;
 
-    pthread_mutex_lock(&lock);
+    g_mutex_lock(&lock);
     asked = pending.vmstop;
     pending.vmstop = false;
-    pthread_mutex_unlock(&lock);
+    g_mutex_unlock(&lock);
     return asked;
 }
 
