@@ -11,7 +11,8 @@
  *   ['T']        TList *, NULL when empty
  *
  * An optional member is absent when its pointer is NULL. Where NULL is not possible (scalars) or
- * means something else (lists), a `bool has_MEMBER` before the member says so.
+ * means something else (an empty list; the JSON null of an `any`), a `bool has_MEMBER` before the
+ * member says so.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -7,6 +7,7 @@
  */
 #include "util/keyval.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Nesting that option text may have; enough for every type, and safe for recursive readers. */
@@ -220,6 +221,45 @@ struct json_object *keyval_parse(const char *params, const char *implied_key, bo
     return result;
 }
 
+/* The end of the string that begins at @quote, in JSON that is known to be well-formed. */
+static const char *skip_string(const char *quote)
+{
+    const char *at = quote + 1;
+
+    while (*at && *at != *quote) {
+        at += at[0] == '\\' && at[1] ? 2 : 1;
+    }
+    return *at ? at + 1 : at;
+}
+
+/*
+ * Whether all integers of well-formed JSON fit 64 bits. json-c puts the nearest value in place of
+ * one that does not, which nobody can tell afterwards.
+ */
+static bool integers_fit(const char *text)
+{
+    for (const char *at = text; *at; ) {
+        if (*at == '"' || *at == '\'') {
+            at = skip_string(at);
+            continue;
+        }
+        size_t length = strspn(at, "-+0123456789.eE");
+        if (length && (g_ascii_isdigit(*at) || *at == '-') && strcspn(at, ".eE") >= length) {
+            errno = 0;
+            if (*at == '-') {
+                g_ascii_strtoll(at, NULL, 10);
+            } else {
+                g_ascii_strtoull(at, NULL, 10);
+            }
+            if (errno) {
+                return false;
+            }
+        }
+        at += MAX(length, 1);
+    }
+    return true;
+}
+
 int json_parse_text(const char *text, struct json_object **result, Error **errp)
 {
     struct json_tokener *tokener = json_tokener_new_ex(JSON_TEXT_DEPTH_MAX);
@@ -233,15 +273,13 @@ int json_parse_text(const char *text, struct json_object **result, Error **errp)
         return -1;
     }
     json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-    /* The terminating NUL is passed too: it ends a number. */
+    /* Strict means nothing behind the value, either. The NUL is passed too: it ends a number. */
     struct json_object *parsed = json_tokener_parse_ex(tokener, text, length + 1);
     enum json_tokener_error status = json_tokener_get_error(tokener);
-    if (status == json_tokener_continue) {
-        error_setg(errp, "JSON text ends too early");
-    } else if (status != json_tokener_success) {
+    if (status != json_tokener_success) {
         error_setg(errp, "JSON parse error: %s", json_tokener_error_desc(status));
-    } else if (json_tokener_get_parse_end(tokener) < length) {
-        error_setg(errp, "JSON parse error: unexpected text after the value");
+    } else if (!integers_fit(text)) {
+        error_setg(errp, "JSON parse error: integer out of range");
         json_object_put(parsed);
     } else {
         *result = parsed;

@@ -80,6 +80,7 @@ class Doc:
             elif tag and tag.group(1) == 'Features':
                 in_features = True
                 current = Section('Features', place)
+                self._check_features_text(tag.group(2), place)
             elif tag:
                 in_features = False
                 current = self._tagged(tag.group(1), place)
@@ -91,9 +92,14 @@ class Doc:
                 if text.strip() and not text.startswith(' ') and self._ended(current):
                     in_features = False
                     current = self._tagged('', place)
-                if current.tag == 'Features' and text.strip():
-                    raise SchemaError(place, "'Features:' is followed by '@feature:' lines only")
+                if current.tag == 'Features':
+                    self._check_features_text(text, place)
                 current.lines.append(text)
+
+    @staticmethod
+    def _check_features_text(text, place):
+        if text and text.strip():
+            raise SchemaError(place, "'Features:' is followed by '@feature:' lines only")
 
     def _member(self, name, in_features, place):
         known = self.features if in_features else self.members

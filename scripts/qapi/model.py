@@ -129,8 +129,12 @@ class Member:
         self.place = place
 
     def needs_has(self):
-        """Whether C tells presence by a has_ member: NULL cannot, or means an empty list."""
-        return self.optional and (not self.type.pointer or self.type.kind == 'array')
+        """Whether C tells presence by a has_ member.
+
+        A scalar cannot be NULL; a list that is NULL is an empty one, an 'any' the JSON null.
+        """
+        return self.optional and (not self.type.pointer or self.type.kind == 'array'
+                                  or self.type.name == 'any')
 
 
 class Branch:

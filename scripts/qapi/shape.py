@@ -82,8 +82,8 @@ def _check_name(kind, name, place, pragmas):
     else:
         if not TYPE_NAME.match(name):
             raise SchemaError(place, f'{what} must be CamelCase')
-        if name.endswith('List') or name.endswith('Kind'):
-            raise SchemaError(place, f"{what} must not end in '{name[-4:]}'")
+        if name.endswith('List'):
+            raise SchemaError(place, f"{what} must not end in 'List', which is for arrays")
 
 
 def check_keys(obj, what, required, optional):
