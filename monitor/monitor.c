@@ -91,17 +91,22 @@ void monitor_out(Monitor *mon, const char *data, size_t size)
     post_pump(mon);
 }
 
-static void out_discard(Monitor *mon)
+/* Drop all output, or what was sent when that is all; memory of a big reply is given back. */
+static void out_drop(Monitor *mon, bool unsent)
 {
     g_mutex_lock(&mon->out_lock);
-    if (mon->out->allocated_len > MONITOR_OUT_PAUSE_BYTES) {
-        g_string_free(mon->out, TRUE);
-        mon->out = g_string_new(NULL);
-    } else {
-        g_string_truncate(mon->out, 0);
+    if (unsent || mon->out_sent == mon->out->len) {
+        if (mon->out->allocated_len > MONITOR_OUT_PAUSE_BYTES) {
+            g_string_free(mon->out, TRUE);
+            mon->out = g_string_new(NULL);
+        } else {
+            g_string_truncate(mon->out, 0);
+        }
+        mon->out_sent = 0;
     }
-    mon->out_sent = 0;
-    mon->overflow = false;
+    if (unsent) {
+        mon->overflow = false;
+    }
     g_mutex_unlock(&mon->out_lock);
 }
 
@@ -114,33 +119,52 @@ static gboolean out_writable(void *unused, GIOCondition cond, void *opaque)
     return G_SOURCE_REMOVE;
 }
 
+/* Copy up to @size bytes from the front of the output; what was sent long ago is given up. */
+static size_t out_peek(Monitor *mon, uint8_t *buf, size_t size)
+{
+    g_mutex_lock(&mon->out_lock);
+    if (mon->out_sent > MONITOR_OUT_PAUSE_BYTES) {
+        g_string_erase(mon->out, 0, mon->out_sent);
+        mon->out_sent = 0;
+    }
+    size = MIN(size, mon->out->len - mon->out_sent);
+    memcpy(buf, mon->out->str + mon->out_sent, size);
+    g_mutex_unlock(&mon->out_lock);
+    return size;
+}
+
 /*
- * Write what the device takes. The lock is held meanwhile: writing does not block, and an event of
- * another thread waits for a moment.
+ * Write what the device takes. No lock is held meanwhile: a device that finds its client gone says so
+ * from within the call, and the session ends right there.
  */
 static void out_flush(Monitor *mon)
 {
-    bool all_sent, overflow;
+    uint8_t buf[16 * 1024];
+    size_t size = 0;
+    bool overflow;
 
-    g_mutex_lock(&mon->out_lock);
-    while (mon->open && mon->out_sent < mon->out->len) {
-        int n = chr_fe_write(&mon->chr, (uint8_t *)mon->out->str + mon->out_sent,
-                             MIN(mon->out->len - mon->out_sent, 1 << 20));
-        if (n <= 0) {
+    while (mon->open && (size = out_peek(mon, buf, sizeof(buf))) > 0) {
+        int n = chr_fe_write(&mon->chr, buf, size);
+
+        if (n <= 0 || !mon->open) {
             break;
         }
+        g_mutex_lock(&mon->out_lock);
         mon->out_sent += n;
+        g_mutex_unlock(&mon->out_lock);
     }
-    all_sent = mon->out_sent == mon->out->len;
+    if (!mon->open) {
+        return;
+    }
+    g_mutex_lock(&mon->out_lock);
     overflow = mon->overflow;
     g_mutex_unlock(&mon->out_lock);
-
-    if (overflow && mon->open) {
+    if (overflow) {
         /* Its client is not there for us: the session ends, and what it missed is dropped. */
-        out_discard(mon);
+        out_drop(mon, true);
         chr_fe_disconnect(&mon->chr);
-    } else if (all_sent || !mon->open) {
-        out_discard(mon);
+    } else if (size == 0) {
+        out_drop(mon, false);
     } else if (!mon->out_watch) {
         mon->out_watch = chr_fe_add_watch(&mon->chr, G_IO_OUT | G_IO_HUP, out_writable, mon);
     }
@@ -224,12 +248,20 @@ int monitor_get_fd(Monitor *mon, const char *name, Error **errp)
 
 static void session_end(Monitor *mon)
 {
-    if (mon->open) {
-        mon->open = false;
-        in_discard(mon);
-        out_discard(mon);
-        mon->ops->closed(mon);
+    if (!mon->open) {
+        return;
     }
+    mon->open = false;
+    if (mon->out_watch) {
+        g_source_remove(mon->out_watch);
+        mon->out_watch = 0;
+    }
+    in_discard(mon);
+    /* With the lock: an event of this session must not get into the next one. */
+    g_mutex_lock(&monitor_list_lock);
+    mon->ops->closed(mon);
+    out_drop(mon, true);
+    g_mutex_unlock(&monitor_list_lock);
 }
 
 static void device_event(void *opaque, ChrEvent event)
