@@ -30,6 +30,8 @@ typedef struct MonitorOps {
      * the number of bytes used. Not called while input is held (see suspend) or output is behind.
      */
     size_t (*input)(Monitor *mon, const char *data, size_t size);
+    /* The last hold was released; may be NULL. */
+    void (*resumed)(Monitor *mon);
     void (*free)(Monitor *mon);
 } MonitorOps;
 
@@ -53,6 +55,7 @@ struct Monitor {
 
     NamedFds *fds;
     int cpu_index;              /* HMP's "cpu" */
+    Monitor *parent;            /* the QMP monitor that runs human-monitor-command here */
 };
 
 /* All monitors with a device. Changed by the main thread under monitor_list_lock. */

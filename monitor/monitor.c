@@ -230,12 +230,19 @@ void monitor_suspend(Monitor *mon)
 void monitor_resume(Monitor *mon)
 {
     g_assert(mon->suspended > 0);
-    mon->suspended--;
-    post_pump(mon);
+    if (--mon->suspended == 0) {
+        if (mon->ops->resumed) {
+            mon->ops->resumed(mon);
+        }
+        post_pump(mon);
+    }
 }
 
 int monitor_take_msgfd(Monitor *mon)
 {
+    if (mon->parent) {
+        mon = mon->parent;
+    }
     return mon->has_device ? chr_fe_get_msgfd(&mon->chr) : -1;
 }
 

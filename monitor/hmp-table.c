@@ -1,0 +1,91 @@
+/*
+ * HMP's commands. A new command is a line here and a handler; help, completion and the check of its
+ * arguments follow from the line.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "monitor/hmp.h"
+
+#define COMMAND(name_, alias_, types, params_, help_, handler_, ...) \
+    { .name = name_, .alias = alias_, .args_type = types, .params = params_, .help = help_, \
+      .handler = handler_, __VA_ARGS__ }
+
+static const HMPCommand info_commands[] = {
+    COMMAND("chardev", NULL, "", "", "show the character devices", hmp_info_chardev),
+    COMMAND("cpus", NULL, "", "", "show infos for each CPU", hmp_info_cpus),
+    COMMAND("history", NULL, "", "", "show the command line history", hmp_info_history),
+    COMMAND("migrate", NULL, "", "", "show migration status", hmp_info_migrate),
+    COMMAND("migrate_capabilities", NULL, "", "", "show current migration capabilities",
+            hmp_info_migrate_capabilities),
+    COMMAND("migrate_parameters", NULL, "", "", "show current migration parameters",
+            hmp_info_migrate_parameters),
+    COMMAND("mtree", NULL, "", "", "show memory tree", hmp_info_mtree),
+    COMMAND("name", NULL, "", "", "show the current VM name", hmp_info_name),
+    COMMAND("registers", NULL, "cpustate_all:-a,vcpu:i?", "[-a|vcpu]",
+            "show the cpu registers (-a: of all CPUs; vcpu: of that CPU)", hmp_info_registers),
+    COMMAND("status", NULL, "", "", "show the current VM status (running|paused)",
+            hmp_info_status),
+    COMMAND("uuid", NULL, "", "", "show the current VM UUID", hmp_info_uuid),
+    COMMAND("version", NULL, "", "", "show the version of the program", hmp_info_version),
+    { 0 },
+};
+
+static void complete_command_names(Completions *c, unsigned n)
+{
+    for (const HMPCommand *cmd = hmp_commands; n == 0 && cmd->name; cmd++) {
+        completions_add(c, cmd->name);
+    }
+}
+
+const HMPCommand hmp_commands[] = {
+    COMMAND("closefd", NULL, "fdname:s", "closefd name",
+            "close a file descriptor previously passed via SCM rights", hmp_closefd),
+    COMMAND("cont", "c", "", "", "resume emulation", hmp_cont),
+    COMMAND("cpu", NULL, "index:i", "index", "set the default CPU", hmp_cpu),
+    COMMAND("getfd", NULL, "fdname:s", "getfd name",
+            "receive a file descriptor via SCM rights and assign it a name", hmp_getfd),
+    COMMAND("help", "?", "name:S?", "[cmd]", "show the help", hmp_help,
+            .complete = complete_command_names),
+    COMMAND("i", NULL, "fmt:/,addr:i,index:i.", "/fmt addr", "I/O port read", hmp_ioport_read),
+    COMMAND("info", NULL, "", "[subcommand]", "show various information about the system state",
+            hmp_info_help, .sub = info_commands),
+    COMMAND("memsave", NULL, "val:l,size:l,filename:F", "addr size file",
+            "save to disk virtual memory dump starting at 'addr' of size 'size'", hmp_memsave),
+    COMMAND("migrate", NULL, "detach:-d,resume:-r,uri:s", "[-d] [-r] uri",
+            "migrate to URI (using -d to not wait for completion)\n"
+            "\t\t\t -r to resume a paused postcopy migration", hmp_migrate),
+    COMMAND("migrate_cancel", NULL, "", "", "cancel the current VM migration",
+            hmp_migrate_cancel),
+    COMMAND("migrate_continue", NULL, "state:s", "state",
+            "continue migration from the given paused state", hmp_migrate_continue,
+            .complete = hmp_complete_migration_status),
+    COMMAND("migrate_incoming", NULL, "uri:s", "uri",
+            "continue an incoming migration from an -incoming defer", hmp_migrate_incoming),
+    COMMAND("migrate_pause", NULL, "", "", "pause an ongoing migration (postcopy-only)",
+            hmp_migrate_pause),
+    COMMAND("migrate_set_capability", NULL, "capability:s,state:b", "capability state",
+            "enable or disable a capability for migration", hmp_migrate_set_capability,
+            .complete = hmp_complete_capability),
+    COMMAND("migrate_set_parameter", NULL, "parameter:s,value:s", "parameter value",
+            "set a parameter for migration", hmp_migrate_set_parameter,
+            .complete = hmp_complete_parameter),
+    COMMAND("o", NULL, "fmt:/,addr:i,val:i", "/fmt addr value", "I/O port write",
+            hmp_ioport_write),
+    COMMAND("pmemsave", NULL, "val:l,size:l,filename:F", "addr size file",
+            "save to disk physical memory dump starting at 'addr' of size 'size'", hmp_pmemsave),
+    COMMAND("print", "p", "fmt:/,val:l", "/fmt expr",
+            "print expression value (use $reg for CPU register access)", hmp_print),
+    COMMAND("quit", "q", "", "", "quit the program", hmp_quit),
+    COMMAND("stop", "s", "", "", "stop emulation", hmp_stop),
+    COMMAND("sum", NULL, "start:l,size:l", "addr size",
+            "compute the checksum of a memory region", hmp_sum),
+    COMMAND("system_powerdown", NULL, "", "", "send system power down event",
+            hmp_system_powerdown),
+    COMMAND("system_reset", NULL, "", "", "reset the system", hmp_system_reset),
+    COMMAND("x", NULL, "fmt:/,addr:l", "/fmt addr",
+            "virtual memory dump starting at 'addr'", hmp_memory_dump),
+    COMMAND("xp", NULL, "fmt:/,addr:l", "/fmt addr",
+            "physical memory dump starting at 'addr'", hmp_physical_memory_dump),
+    { 0 },
+};
