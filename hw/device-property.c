@@ -61,6 +61,11 @@ const Property *device_class_property(const DeviceClass *klass, const char *name
     return find_in(klass->properties, name) ?: find_in(device_common_properties, name);
 }
 
+bool property_is_read_only(const Property *prop)
+{
+    return (prop->flags & PROP_READ_ONLY) || (prop->get && !prop->set);
+}
+
 const char *property_type_name(PropertyType type)
 {
     static const char *const names[] = {
@@ -159,7 +164,7 @@ static const Property *find_settable(DeviceState *dev, const char *name, Error *
         error_setg(errp, "Property '%s.%s' not found", dev->klass->name, name);
         return NULL;
     }
-    if (prop->flags & PROP_READ_ONLY) {
+    if (property_is_read_only(prop)) {
         error_setg(errp, "Property '%s.%s' is read-only", dev->klass->name, name);
         return NULL;
     }
@@ -321,7 +326,7 @@ static void append_property_help(GString *text, const Property *prop)
     if (prop->desc) {
         g_string_append_printf(text, " - %s", prop->desc);
     }
-    if (prop->flags & PROP_READ_ONLY) {
+    if (property_is_read_only(prop)) {
         g_string_append(text, " (read-only)");
     } else if (prop->type == PROP_BOOL) {
         g_string_append_printf(text, " (default: %s)", prop->default_number ? "on" : "off");

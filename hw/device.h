@@ -50,7 +50,7 @@ typedef struct PropertyValue {
 
 typedef enum PropertyFlags {
     PROP_RUNTIME = 1 << 0,      /* may be set after realize too */
-    PROP_READ_ONLY = 1 << 1,    /* may never be set */
+    PROP_READ_ONLY = 1 << 1,    /* may never be set; goes without saying with get and no set */
     PROP_REQUIRED = 1 << 2,     /* a string that must be set before realize */
 } PropertyFlags;
 
@@ -90,7 +90,7 @@ typedef struct Property {
 /* A property behind functions; @set_ NULL makes it read-only. */
 #define DEFINE_PROP_FUNCTIONS(name_, type_, get_, set_, flags_, desc_) { \
     .name = (name_), .desc = (desc_), .type = (type_), .get = (get_), .set = (set_), \
-    .flags = (flags_) | ((set_) ? 0 : PROP_READ_ONLY) }
+    .flags = (flags_) }
 #define DEFINE_PROP_END() { .name = NULL }
 
 struct DeviceClass {
@@ -106,6 +106,8 @@ struct DeviceClass {
     bool (*realize)(DeviceState *dev, Error **errp);
     /* The reverse. NULL when there is nothing to undo. */
     void (*unrealize)(DeviceState *dev);
+    /* Whether device_del may remove it now; NULL: always, when the class is hotpluggable. */
+    bool (*may_unplug)(DeviceState *dev, Error **errp);
     /* Frees what init() made; strings of properties are freed by the framework. */
     void (*finalize)(DeviceState *dev);
     /* Power-on state; called at the end of realize too, and at each machine reset. */
@@ -176,6 +178,8 @@ struct json_object *device_get_json(DeviceState *dev, const char *name, Error **
 const Property *device_class_property(const DeviceClass *klass, const char *name);
 /* "realized", "hotplugged", "type": what every device has. */
 extern const Property device_common_properties[];
+/* Whether it can never be set. */
+bool property_is_read_only(const Property *prop);
 /* The name of the type as QMP shows it: "bool", "uint32", "link<memory-backend>". */
 const char *property_type_name(PropertyType type);
 /* "memstress options:" and a line for each property, or the list of classes. g_free() it. */

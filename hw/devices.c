@@ -7,5 +7,10 @@
 #include "hw/devices.h"
 
 const DeviceClass *const device_classes[] = {
+    &device_debug_exit,         /* isa-debug-exit */
+    &device_cmos,               /* mc146818rtc */
+    &device_memstress,
+    &device_port92,
+    &device_reset_control,
     NULL,
 };

@@ -9,4 +9,10 @@
 
 #include "hw/device.h"
 
+extern const DeviceClass device_cmos;
+extern const DeviceClass device_debug_exit;
+extern const DeviceClass device_memstress;
+extern const DeviceClass device_port92;
+extern const DeviceClass device_reset_control;
+
 #endif

@@ -51,7 +51,7 @@ static __thread VCPU *this_vcpu;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static unsigned pausers;
 
-static GMutex throttle_lock;
+static pthread_mutex_t throttle_lock = PTHREAD_MUTEX_INITIALIZER;
 static int throttle_percentage;
 static bool throttle_ticking;
 
@@ -504,13 +504,13 @@ static gboolean throttle_tick(gpointer opaque)
     int64_t until_us = 0;
     int percentage;
 
-    g_mutex_lock(&throttle_lock);
+    pthread_mutex_lock(&throttle_lock);
     percentage = throttle_percentage;
     throttle_ticking = percentage > 0;
     if (throttle_ticking) {
         g_timeout_add(throttle_period_ms(percentage), throttle_tick, NULL);
     }
-    g_mutex_unlock(&throttle_lock);
+    pthread_mutex_unlock(&throttle_lock);
 
     if (percentage) {
         until_us = g_get_monotonic_time() + throttle_period_ms(percentage) * 10 * percentage;
@@ -537,13 +537,13 @@ void cpus_throttle_set(int percentage)
 {
     percentage = CLAMP(percentage, 0, THROTTLE_MAX);
 
-    g_mutex_lock(&throttle_lock);
+    pthread_mutex_lock(&throttle_lock);
     throttle_percentage = percentage;
     if (percentage && !throttle_ticking) {
         throttle_ticking = true;
         g_timeout_add(throttle_period_ms(percentage), throttle_tick, NULL);
     }
-    g_mutex_unlock(&throttle_lock);
+    pthread_mutex_unlock(&throttle_lock);
     if (!percentage) {
         main_loop_post(throttle_wake, NULL);
     }
@@ -553,8 +553,8 @@ int cpus_throttle_get(void)
 {
     int percentage;
 
-    g_mutex_lock(&throttle_lock);
+    pthread_mutex_lock(&throttle_lock);
     percentage = throttle_percentage;
-    g_mutex_unlock(&throttle_lock);
+    pthread_mutex_unlock(&throttle_lock);
     return percentage;
 }

@@ -27,7 +27,7 @@ typedef struct DirtyTrackerClass {
     /*
      * Set in @bitmap (one bit a page of @block, at least block->pages bits) the pages written
      * since the last sync, and watch them anew. Bits already set stay.
-     * Returns the number of pages reported, or -1.
+     * Returns the number of bits newly set, or -1.
      */
     int64_t (*sync)(DirtyTracker *tracker, RAMBlock *block, unsigned long *bitmap, Error **errp);
     void (*stop)(DirtyTracker *tracker);

@@ -34,6 +34,8 @@ typedef struct MachineClass {
      * @init and after all devices.
      */
     int (*boot)(Machine *machine, Error **errp);
+    /* Free what @init and @boot made; may be called after either failed. */
+    void (*destroy)(Machine *machine);
 } MachineClass;
 
 /* How the accelerator wants an ELF kernel with both ways in to be entered. */
@@ -69,6 +71,7 @@ const MachineClass *machine_class_find(const char *name);
 int machine_create(Machine *machine, Error **errp);
 /* The machine built, or NULL. */
 Machine *machine_current(void);
+/* At the end of the process; vCPUs have been destroyed. */
 void machine_destroy(void);
 
 #endif

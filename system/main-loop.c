@@ -19,6 +19,9 @@ typedef struct Posted {
     void *opaque;
 } Posted;
 
+static pthread_mutex_t posted_lock = PTHREAD_MUTEX_INITIALIZER;
+static GArray *posted_calls;    /* of Posted; not NULL: a source that runs them is attached */
+
 static int poll_without_lock(GPollFD *fds, guint n, int timeout_ms)
 {
     bool locked = bql_locked();
@@ -72,16 +75,29 @@ void main_loop_quit(int status)
 
 static gboolean run_posted(gpointer opaque)
 {
-    Posted *posted = opaque;
+    GArray *calls;
 
-    posted->fn(posted->opaque);
+    pthread_mutex_lock(&posted_lock);
+    calls = g_steal_pointer(&posted_calls);
+    pthread_mutex_unlock(&posted_lock);
+    for (guint i = 0; i < calls->len; i++) {
+        Posted call = g_array_index(calls, Posted, i);
+
+        call.fn(call.opaque);
+    }
+    g_array_free(calls, TRUE);
     return G_SOURCE_REMOVE;
 }
 
 void main_loop_post(MainLoopFn *fn, void *opaque)
 {
-    Posted *posted = g_new(Posted, 1);
+    Posted call = { .fn = fn, .opaque = opaque };
 
-    *posted = (Posted){ .fn = fn, .opaque = opaque };
-    g_idle_add_full(G_PRIORITY_DEFAULT, run_posted, posted, g_free);
+    pthread_mutex_lock(&posted_lock);
+    if (!posted_calls) {
+        posted_calls = g_array_new(FALSE, FALSE, sizeof(Posted));
+        g_idle_add_full(G_PRIORITY_DEFAULT, run_posted, NULL, NULL);
+    }
+    g_array_append_val(posted_calls, call);
+    pthread_mutex_unlock(&posted_lock);
 }

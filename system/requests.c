@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <glib-unix.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -26,7 +27,7 @@ typedef struct Requests {
     RunState vmstop_state;
 } Requests;
 
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Requests pending;
 
 static RebootAction reboot_action = REBOOT_ACTION_RESET;
@@ -105,10 +106,10 @@ static void act(void *opaque)
 {
     Requests now;
 
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     now = pending;
     pending = (Requests){ .shutdown = SHUTDOWN_CAUSE_NONE };
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
 
     if (now.shutdown != SHUTDOWN_CAUSE_NONE) {
         do_shutdown(now.shutdown, now.exit_code);
@@ -146,12 +147,12 @@ static void stop_current_cpu(void)
 
 void system_shutdown_request_with_code(ShutdownCause cause, int exit_code)
 {
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     if (pending.shutdown == SHUTDOWN_CAUSE_NONE) {
         pending.shutdown = cause;
         pending.exit_code = exit_code;
     }
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
@@ -167,27 +168,27 @@ void system_reset_request(ShutdownCause cause)
         system_shutdown_request(cause);
         return;
     }
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     pending.reset = cause;
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
 
 void system_powerdown_request(void)
 {
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     pending.powerdown = true;
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
     main_loop_post(act, NULL);
 }
 
 void system_vmstop_request(RunState state)
 {
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     pending.vmstop = true;
     pending.vmstop_state = state;
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
     stop_current_cpu();
     main_loop_post(act, NULL);
 }
@@ -196,10 +197,10 @@ bool system_take_vmstop_request(void)
 {
     bool asked;
 
-    g_mutex_lock(&lock);
+    pthread_mutex_lock(&lock);
     asked = pending.vmstop;
     pending.vmstop = false;
-    g_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
     return asked;
 }
 

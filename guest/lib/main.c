@@ -113,6 +113,7 @@ void ring3_main(unsigned cpu)
 void guest_exit(uint8_t code)
 {
     out8((uint16_t)boot_option("exitport", DEBUG_EXIT_PORT), code);
+    time_wait(2 * time_hz());           /* the machine may run on for a moment */
     print("guest: no debug exit device, standing still\n");
     for (;;) {
         pause_cpu();

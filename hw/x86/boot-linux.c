@@ -32,7 +32,7 @@
 #define DEFAULT_SECTORS 4u
 #define E820_BYTES 20u
 
-typedef struct Linux {
+typedef struct BzImage {
     const char *name;
     const uint8_t *data;
     size_t size;
@@ -40,7 +40,7 @@ typedef struct Linux {
     unsigned header_end;
     uint64_t init_bytes, preferred, alignment;
     uint64_t load;
-} Linux;
+} BzImage;
 
 bool boot_is_linux(GBytes *file)
 {
@@ -50,69 +50,69 @@ bool boot_is_linux(GBytes *file)
     return size >= 0x206 && lduw_le_p(data + 0x1fe) == 0xaa55 && !memcmp(data + 0x202, "HdrS", 4);
 }
 
-static int parse_header(Linux *linux, Error **errp)
+static int parse_header(BzImage *bz, Error **errp)
 {
-    const uint8_t *p = linux->data;
+    const uint8_t *p = bz->data;
     unsigned version = lduw_le_p(p + 0x206), sectors = p[0x1f1] ? p[0x1f1] : DEFAULT_SECTORS;
 
-    linux->header_end = 0x202 + p[0x201];
-    if (linux->size < HEADER_END_MAX) {
-        error_setg(errp, "Kernel '%s' is truncated: its header is cut short", linux->name);
+    bz->header_end = 0x202 + p[0x201];
+    if (bz->size < HEADER_END_MAX) {
+        error_setg(errp, "Kernel '%s' is truncated: its header is cut short", bz->name);
         return -1;
     }
     if (version < VERSION_MIN || !(lduw_le_p(p + 0x236) & HAS_64BIT_ENTRY)) {
         error_setg(errp, "Kernel '%s' has no 64-bit entry point (boot protocol %u.%02u)",
-                   linux->name, version >> 8, version & 0xff);
+                   bz->name, version >> 8, version & 0xff);
         return -1;
     }
-    if (linux->header_end < HEADER_END_MIN || linux->header_end > HEADER_END_MAX) {
+    if (bz->header_end < HEADER_END_MIN || bz->header_end > HEADER_END_MAX) {
         error_setg(errp, "Kernel '%s' has a header that ends at 0x%x; 0x%x to 0x%x is expected",
-                   linux->name, linux->header_end, HEADER_END_MIN, HEADER_END_MAX);
+                   bz->name, bz->header_end, HEADER_END_MIN, HEADER_END_MAX);
         return -1;
     }
-    linux->kernel_at = (sectors + 1) * SECTOR_BYTES;
-    if (linux->kernel_at + ENTRY_64_OFFSET >= linux->size) {
+    bz->kernel_at = (sectors + 1) * SECTOR_BYTES;
+    if (bz->kernel_at + ENTRY_64_OFFSET >= bz->size) {
         error_setg(errp, "Kernel '%s' is truncated: %u sectors of set-up code leave no kernel in "
-                   "%zu bytes", linux->name, sectors, linux->size);
+                   "%zu bytes", bz->name, sectors, bz->size);
         return -1;
     }
-    linux->init_bytes = MAX(ldl_le_p(p + 0x260), linux->size - linux->kernel_at);
-    linux->preferred = ldq_le_p(p + 0x258);
-    linux->alignment = ldl_le_p(p + 0x230);
-    if (linux->alignment & (linux->alignment - 1)) {
+    bz->init_bytes = MAX(ldl_le_p(p + 0x260), bz->size - bz->kernel_at);
+    bz->preferred = ldq_le_p(p + 0x258);
+    bz->alignment = ldl_le_p(p + 0x230);
+    if (bz->alignment & (bz->alignment - 1)) {
         error_setg(errp, "Kernel '%s' asks for an alignment of 0x%" PRIx64 ", no power of two",
-                   linux->name, linux->alignment);
+                   bz->name, bz->alignment);
         return -1;
     }
     return 0;
 }
 
 /* Where it prefers to be; when RAM ends before, as low as its alignment allows, if it may move. */
-static void choose_address(Linux *linux, const BootConfig *config)
+static void choose_address(BzImage *bz, const BootConfig *config)
 {
-    uint64_t end, alignment = MAX(linux->alignment, 4096);
+    uint64_t end, alignment = MAX(bz->alignment, 4096);
 
-    linux->load = linux->preferred;
-    if (linux->data[0x234] &&
-        (linux->load < BOOT_HIGH_START ||
-         __builtin_add_overflow(linux->load, linux->init_bytes, &end) || end > config->below_4g)) {
-        linux->load = (BOOT_HIGH_START + alignment - 1) & ~(alignment - 1);
+    bz->load = bz->preferred;
+    if (bz->data[0x234] &&
+        (bz->load < BOOT_HIGH_START ||
+         __builtin_add_overflow(bz->load, bz->init_bytes, &end) || end > config->below_4g)) {
+        bz->load = (BOOT_HIGH_START + alignment - 1) & ~(alignment - 1);
     }
 }
 
-static int place_kernel(const Linux *linux, GBytes *file, BootImage *image,
+static int place_kernel(const BzImage *bz, GBytes *file, BootImage *image,
                         const BootConfig *config, Error **errp)
 {
-    size_t kernel_bytes = linux->size - linux->kernel_at;
-    g_autoptr(GBytes) kernel = g_bytes_new_from_bytes(file, linux->kernel_at, kernel_bytes);
-    g_autofree char *what = g_strdup_printf("Kernel '%s'", linux->name);
-    g_autofree char *room = g_strdup_printf("the working memory of kernel '%s'", linux->name);
+    size_t kernel_bytes = bz->size - bz->kernel_at;
+    g_autoptr(GBytes) kernel = g_bytes_new_from_bytes(file, bz->kernel_at, kernel_bytes);
+    g_autofree char *what = g_strdup_printf("Kernel '%s'", bz->name);
+    g_autofree char *room = g_strdup_printf("the working memory of kernel '%s'", bz->name);
 
-    if (boot_image_add(image, config, linux->load, kernel, kernel_bytes, what, errp) < 0) {
+    if (boot_image_add(image, config, bz->load, kernel, kernel_bytes, what, errp) < 0) {
         return -1;
     }
-    return boot_image_reserve(image, config, linux->load + kernel_bytes,
-                              linux->init_bytes - kernel_bytes, room, errp);
+    return boot_image_reserve(image, config, bz->load + kernel_bytes,
+                              bz->init_bytes - kernel_bytes, room, errp);
 }
 
 static void put_e820(uint8_t *page, const BootConfig *config)
@@ -130,16 +130,16 @@ static void put_e820(uint8_t *page, const BootConfig *config)
     }
 }
 
-static int place_zero_page(const Linux *linux, BootImage *image, const BootConfig *config,
+static int place_zero_page(const BzImage *bz, BootImage *image, const BootConfig *config,
                            uint64_t initrd, Error **errp)
 {
     uint8_t page[ZERO_PAGE_BYTES] = {};
 
-    memcpy(page + HEADER_AT, linux->data + HEADER_AT, linux->header_end - HEADER_AT);
+    memcpy(page + HEADER_AT, bz->data + HEADER_AT, bz->header_end - HEADER_AT);
     stw_le_p(page + 0x1fa, 0xffff);     /* video mode: as it is */
     page[0x210] = 0xff;
     page[0x211] |= 1;
-    stl_le_p(page + 0x214, linux->load);
+    stl_le_p(page + 0x214, bz->load);
     stl_le_p(page + 0x218, initrd);
     stl_le_p(page + 0x21c, initrd ? g_bytes_get_size(config->initrd) : 0);
     stl_le_p(page + 0x228, BOOT_CMDLINE);
@@ -152,24 +152,24 @@ static int place_zero_page(const Linux *linux, BootImage *image, const BootConfi
 BootImage *boot_linux_load(const BootConfig *config, GBytes *file, const char *name, Error **errp)
 {
     g_autoptr(BootImage) image = boot_image_new();
-    Linux linux = { .name = name };
+    BzImage bz = { .name = name };
     uint64_t initrd, initrd_max, cmdline_max;
 
-    linux.data = g_bytes_get_data(file, &linux.size);
-    if (parse_header(&linux, errp) < 0) {
+    bz.data = g_bytes_get_data(file, &bz.size);
+    if (parse_header(&bz, errp) < 0) {
         return NULL;
     }
-    choose_address(&linux, config);
-    initrd_max = ldl_le_p(linux.data + 0x22c);
-    cmdline_max = (uint64_t)ldl_le_p(linux.data + 0x238) + 1;
-    if (place_kernel(&linux, file, image, config, errp) < 0 ||
+    choose_address(&bz, config);
+    initrd_max = ldl_le_p(bz.data + 0x22c);
+    cmdline_max = (uint64_t)ldl_le_p(bz.data + 0x238) + 1;
+    if (place_kernel(&bz, file, image, config, errp) < 0 ||
         boot_image_add_long_mode(image, config, errp) < 0 ||
         boot_image_add_cmdline(image, config, cmdline_max, errp) < 0 ||
         boot_image_add_initrd(image, config, initrd_max, &initrd, errp) < 0 ||
-        place_zero_page(&linux, image, config, initrd, errp) < 0) {
+        place_zero_page(&bz, image, config, initrd, errp) < 0) {
         return NULL;
     }
-    image->entry = linux.load + ENTRY_64_OFFSET;
+    image->entry = bz.load + ENTRY_64_OFFSET;
     image->setup_cpu = boot_cpu_long;
     return g_steal_pointer(&image);
 }

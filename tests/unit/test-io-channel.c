@@ -16,6 +16,7 @@
 #include "io/channel-buffer.h"
 #include "io/channel-command.h"
 #include "io/channel-file.h"
+#include "io/channel-socket.h"
 #include "io/channel.h"
 #include "util/iov.h"
 
@@ -62,11 +63,40 @@ static void make_command(Pair *p)
     p->dst = qio_channel_ref(p->src);
 }
 
+/* Listen on @addr, connect to it, accept. */
+static void make_socket(Pair *p, const char *uri)
+{
+    g_autoptr(SocketAddress) addr = socket_parse(uri, &error_abort);
+    QIOChannelSocket *listener = qio_channel_socket_listen_sync(addr, 1, &error_abort);
+    g_autoptr(SocketAddress) real = qio_channel_socket_get_local_address(listener, &error_abort);
+
+    p->src = QIO_CHANNEL(qio_channel_socket_connect_sync(real, -1, &error_abort));
+    p->dst = QIO_CHANNEL(qio_channel_socket_accept(listener, &error_abort));
+    qio_channel_unref(QIO_CHANNEL(listener));
+}
+
+static void make_tcp(Pair *p)
+{
+    make_socket(p, "127.0.0.1:0");
+}
+
+static void make_unix(Pair *p)
+{
+    g_autofree char *dir = g_dir_make_tmp("ferry-test-XXXXXX", NULL);
+    g_autofree char *uri = g_strdup_printf("unix:%s/socket", dir);
+
+    make_socket(p, uri);
+    /* The listening socket has removed its path. */
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
+}
+
 static const Kind kinds[] = {
     { "buffer", false, make_buffer },
     { "command", true, make_command },
     { "file", false, make_file },
     { "pipe", true, make_pipe },
+    { "tcp", true, make_tcp },
+    { "unix", true, make_unix },
 };
 
 static const Kind *kind;

@@ -1,0 +1,195 @@
+/*
+ * The board has no firmware, so booting is the board's work: it reads kernel and initrd once, keeps
+ * them, and writes them into guest memory at every reset. While an incoming migration is awaited it
+ * does not: RAM comes from the other side, and what is written here might come after it.
+ *
+ *    0                    RAM, up to 3 GiB
+ *    3 GiB                nothing (interrupt controllers near the top)
+ *    4 GiB                the rest of RAM
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "hw/x86/boot.h"
+#include "hw/x86/microvm.h"
+#include "system/cpus.h"
+#include "system/memory.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+
+#define GIB (1024ull * 1024 * 1024)
+#define MIB (1024ull * 1024)
+#define BELOW_4G_MAX 0xc0000000ull
+#define RAM_MIN (2 * MIB)
+#define BOOT_SECTOR_BYTES 512
+
+typedef struct MicrovmBoot {
+    BootImage *image;           /* NULL: nothing to boot, the processor starts as reset leaves it */
+    GBytes *mp_table;
+} MicrovmBoot;
+
+static uint64_t below_4g(const Machine *machine)
+{
+    return MIN(machine->ram_bytes, BELOW_4G_MAX);
+}
+
+static int microvm_init(Machine *machine, Error **errp)
+{
+    uint64_t low = below_4g(machine), high = machine->ram_bytes - low;
+
+    if (machine->ram_bytes < RAM_MIN) {
+        error_setg(errp, "Machine type microvm needs at least 2 MiB of RAM, not %" PRIu64 " bytes",
+                   machine->ram_bytes);
+        return -1;
+    }
+    if (memory_map_ram("ram-below-4g", 0, machine->ram, 0, low, false, errp) < 0) {
+        return -1;
+    }
+    return high ? memory_map_ram("ram-above-4g", 4 * GIB, machine->ram, low, high, false, errp) : 0;
+}
+
+/*
+ * Read a regular file of at most @max_bytes, or just its first @max_bytes when @prefix. What is bigger
+ * than the machine's RAM is not read at all.
+ */
+static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes, bool prefix,
+                         Error **errp)
+{
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    g_autofree uint8_t *data = NULL;
+    size_t size, done = 0;
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        error_setg_errno(errp, errno, "Could not open %s '%s'", what, name);
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode) && !(prefix && S_ISBLK(st.st_mode))) {
+        error_setg(errp, "Could not read %s '%s': it is not a regular file", what, name);
+        goto out;
+    }
+    if (!prefix && st.st_size > max_bytes) {
+        error_setg(errp, "%s '%s' is too large: %" PRIu64 " bytes, and there are %" PRIu64
+                   " bytes of RAM", what, name, (uint64_t)st.st_size, max_bytes);
+        goto out;
+    }
+    size = prefix ? max_bytes : st.st_size;
+    data = g_try_malloc(size + 1);
+    if (!data) {
+        error_setg(errp, "Could not read %s '%s': no memory for %zu bytes", what, name, size);
+        goto out;
+    }
+    while (done < size && (n = pread(fd, data + done, size - done, done)) != 0) {
+        if (n < 0 && errno != EINTR) {
+            error_setg_errno(errp, errno, "Could not read %s '%s'", what, name);
+            goto out;
+        }
+        done += MAX(n, 0);
+    }
+    close(fd);
+    return g_bytes_new_take(g_steal_pointer(&data), done);
+
+out:
+    if (fd >= 0) {
+        close(fd);
+    }
+    return NULL;
+}
+
+static BootImage *load_kernel(Machine *machine, BootConfig *config, Error **errp)
+{
+    g_autoptr(GBytes) kernel = NULL, initrd = NULL;
+
+    kernel = read_file("kernel", machine->kernel, machine->ram_bytes, false, errp);
+    if (!kernel) {
+        return NULL;
+    }
+    if (machine->initrd) {
+        initrd = read_file("initrd", machine->initrd, machine->ram_bytes, false, errp);
+        if (!initrd) {
+            return NULL;
+        }
+        config->initrd = initrd;
+        config->initrd_name = machine->initrd;
+    }
+    return boot_kernel_load(config, kernel, machine->kernel, errp);
+}
+
+static BootImage *load_sector(Machine *machine, BootConfig *config, Error **errp)
+{
+    g_autoptr(GBytes) sector = read_file("disk", machine->boot_disk, BOOT_SECTOR_BYTES, true, errp);
+
+    return sector ? boot_sector_load(config, sector, machine->boot_disk, errp) : NULL;
+}
+
+static void boot_reset(void *opaque)
+{
+    MicrovmBoot *boot = opaque;
+    size_t bytes;
+    const void *table = g_bytes_get_data(boot->mp_table, &bytes);
+
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return;
+    }
+    address_space_write(BOOT_EBDA, table, bytes);
+    if (boot->image) {
+        boot_image_install(boot->image, &cpu_get(0)->env);
+    }
+}
+
+static int microvm_boot(Machine *machine, Error **errp)
+{
+    BootConfig config = {
+        .below_4g = below_4g(machine),
+        .above_4g = machine->ram_bytes - below_4g(machine),
+        .cpus = machine->cpus,
+        .preferred_entry = machine->preferred_entry,
+        .cmdline = machine->append ? machine->append : "",
+    };
+    MicrovmBoot *boot = g_new0(MicrovmBoot, 1);
+
+    machine->boot = boot;
+    boot->mp_table = boot_mp_table(machine->cpus, BOOT_EBDA);
+    if (machine->kernel) {
+        boot->image = load_kernel(machine, &config, errp);
+    } else if (machine->boot_disk) {
+        boot->image = load_sector(machine, &config, errp);
+    }
+    if ((machine->kernel || machine->boot_disk) && !boot->image) {
+        return -1;
+    }
+    reset_register(boot_reset, boot);
+    return 0;
+}
+
+static void microvm_destroy(Machine *machine)
+{
+    MicrovmBoot *boot = g_steal_pointer(&machine->boot);
+
+    if (!boot) {
+        return;
+    }
+    reset_unregister(boot_reset, boot);
+    boot_image_free(boot->image);
+    g_bytes_unref(boot->mp_table);
+    g_free(boot);
+}
+
+const MachineClass machine_microvm = {
+    .name = "microvm",
+    .desc = "microvm (no PCI, no ACPI, no firmware)",
+    .is_default = true,
+    .max_cpus = CPUS_MAX,
+    .default_ram_bytes = 128 * MIB,
+    .ram_id = "microvm.ram",
+    .cpu_type = "host",
+    .init = microvm_init,
+    .boot = microvm_boot,
+    .destroy = microvm_destroy,
+};
