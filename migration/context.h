@@ -37,6 +37,7 @@ struct MigrationContext {
     MigrationOptions opts;
     MigrationChannels *channels;
     MigrationFile *main_file;
+    uint64_t stream_offset;         /* in a file: where the stream begins */
     MigrationCounters counters;
     bool stopped;                   /* the source stands: save_complete or nearly; atomic */
     int cancelled;                  /* atomic; looked at between pieces of work */

@@ -42,6 +42,8 @@ int migration_options_resolve(MigrationConfig *config, bool incoming, MigrationO
  * turn, since migrate-set-parameters may change it. Any thread; the same for the others below.
  */
 uint64_t migration_live_max_bandwidth(void);
+/* Whether a person set max-bandwidth; else a file has no limit. */
+bool migration_live_max_bandwidth_set(void);
 uint64_t migration_live_downtime_limit_ms(void);
 uint64_t migration_live_switchover_bandwidth(void);
 unsigned migration_live_throttle_trigger(void);

@@ -61,7 +61,15 @@ int savevm_pending(MigrationContext *ctx, bool exact, uint64_t *bytes, Error **e
 int savevm_complete_live(MigrationContext *ctx, Error **errp);
 /* FULL sections of all devices, EOF and the JSON description; takes the big lock itself. */
 int savevm_complete_devices(MigrationContext *ctx, Error **errp);
+/*
+ * Flush, make a file durable, and only then mark it as whole; on other transports flush and wait
+ * for the transport's own end.
+ */
+int savevm_finish(MigrationContext *ctx, Error **errp);
 void savevm_cleanup(MigrationContext *ctx);
+
+/* A COMMAND element; commands are in savevm-internal.h. @len at most 65535. */
+void savevm_command(MigrationFile *f, uint16_t command, const void *data, uint16_t len);
 
 /*
  * Load a whole stream; the loading thread, without the big lock. When it returns 0 everything up to
@@ -71,5 +79,7 @@ int loadvm(MigrationContext *ctx, Error **errp);
 
 /* The run state that the stream's globalstate section carried; RUN_STATE__MAX when it had none. */
 int loadvm_global_state(void);
+/* Source: remember the run state that the stream will carry; before vCPUs are stopped. */
+void savevm_store_global_state(void);
 
 #endif

@@ -1,0 +1,336 @@
+/*
+ * The destination of a migration: listening or opening on the main thread, loading on a thread of its
+ * own, and the end on the main thread again.
+ *
+ *     none -> setup -> active -> completed
+ *                \________\____-> failed, cancelled
+ *
+ * The order at the end is what keeps a machine from running twice or not at all: everything is loaded
+ * and checked; the source is told (return path); only if that could be sent the machine starts.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "migration/incoming.h"
+
+#include <string.h>
+#include "migration/address.h"
+#include "migration/return-path.h"
+#include "migration/savevm-internal.h"
+#include "qapi/json-input-visitor.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-events-migration.h"
+#include "qapi/qapi-visit-migration.h"
+#include "system/bql.h"
+#include "system/main-loop.h"
+#include "system/ramblock.h"
+#include "system/runstate.h"
+
+typedef struct IncomingState {
+    /* Main thread only. */
+    bool expected;                      /* -incoming was given */
+    bool started;                       /* migrate-incoming was, or need not be */
+    bool exit_on_error;
+    GThread *thread;
+    SocketAddressList *addresses;
+
+    /* Under lock. */
+    GMutex lock;
+    MigrationStatus status;
+    Error *error;
+    int64_t start_us, end_us;
+
+    /* The loading thread's while it runs. */
+    MigrationContext ctx;
+    bool return_path_open;
+} IncomingState;
+
+static IncomingState incoming = { .status = MIGRATION_STATUS_NONE };
+
+static void set_status(IncomingState *s, MigrationStatus status)
+{
+    g_mutex_lock(&s->lock);
+    s->status = status;
+    g_mutex_unlock(&s->lock);
+    if (migration_cap(&s->ctx.opts, MIGRATION_CAPABILITY_EVENTS)) {
+        qapi_event_send_migration(status);
+    }
+}
+
+bool incoming_in_progress(void)
+{
+    g_mutex_lock(&incoming.lock);
+    MigrationStatus status = incoming.status;
+    g_mutex_unlock(&incoming.lock);
+    return status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE;
+}
+
+/* ---- the return path ---- */
+
+int incoming_open_return_path(MigrationContext *ctx, Error **errp)
+{
+    if (!migration_channels_bidirectional(ctx->channels)) {
+        error_setg(errp, "the source wants to be answered, which is not possible on a %s",
+                   migration_channels_describe(ctx->channels));
+        return -1;
+    }
+    incoming.return_path_open = true;
+    return 0;
+}
+
+int incoming_send_pong(uint32_t value, Error **errp)
+{
+    uint8_t data[4] = { value >> 24, value >> 16, value >> 8, value };
+
+    if (!incoming.return_path_open) {
+        return 0;
+    }
+    return return_path_send(mfile_channel(incoming.ctx.main_file), MIG_RP_PONG, data, sizeof(data),
+                            errp);
+}
+
+/* Tell the source how it went. @err: NULL when it went well. */
+static int send_verdict(IncomingState *s, const Error *err, Error **errp)
+{
+    QIOChannel *ioc = s->ctx.main_file ? mfile_channel(s->ctx.main_file) : NULL;
+    uint8_t data[4] = { 0, 0, 0, err ? 1 : 0 };
+
+    if (!s->return_path_open) {
+        return 0;
+    }
+    if (err) {
+        const char *text = error_get_pretty(err);
+        if (return_path_send(ioc, MIG_RP_ERROR_TEXT, text, MIN(strlen(text), MIG_RP_TEXT_MAX),
+                             errp) < 0) {
+            return -1;
+        }
+    }
+    if (return_path_send(ioc, MIG_RP_SHUT, data, sizeof(data), errp) < 0) {
+        error_prepend(errp, "the machine is loaded but the source could not be told: ");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- the end, on the main thread ---- */
+
+static void start_machine(void)
+{
+    int state = loadvm_global_state();
+
+    if (!runstate_autostart()) {
+        runstate_set(RUN_STATE_PAUSED);
+    } else if (state == RUN_STATE__MAX || state == RUN_STATE_RUNNING) {
+        vm_start();
+    } else if (state == RUN_STATE_SUSPENDED || state == RUN_STATE_SHUTDOWN ||
+               state == RUN_STATE_GUEST_PANICKED || state == RUN_STATE_IO_ERROR ||
+               state == RUN_STATE_WATCHDOG) {
+        runstate_set(state);
+    } else {
+        runstate_set(RUN_STATE_PAUSED);
+    }
+}
+
+static void incoming_finish(void *opaque)
+{
+    IncomingState *s = opaque;
+
+    if (!s->thread) {
+        return;                         /* joined already, at exit */
+    }
+    bql_unlock();
+    g_thread_join(g_steal_pointer(&s->thread));
+    bql_lock();
+
+    g_mutex_lock(&s->lock);
+    s->end_us = g_get_monotonic_time();
+    Error *err = error_copy(s->error);
+    g_mutex_unlock(&s->lock);
+
+    g_clear_pointer(&s->ctx.main_file, mfile_free);
+    g_clear_pointer(&s->ctx.channels, migration_channels_free);
+    migration_options_end();
+    if (!err) {
+        start_machine();
+        set_status(s, MIGRATION_STATUS_COMPLETED);
+        return;
+    }
+    set_status(s, migration_context_cancelled(&s->ctx) ? MIGRATION_STATUS_CANCELLED
+                                                       : MIGRATION_STATUS_FAILED);
+    error_prepend(&err, "load of migration failed: ");
+    error_report_err(err);
+    if (s->exit_on_error) {
+        system_shutdown_request_with_code(SHUTDOWN_CAUSE_HOST_ERROR, 1);
+    }
+}
+
+static gpointer incoming_thread(gpointer opaque)
+{
+    IncomingState *s = opaque;
+    Error *err = NULL;
+    QIOChannel *ioc = migration_channels_accept(s->ctx.channels, &err);
+
+    if (ioc) {
+        s->ctx.main_file = mfile_new_input(ioc);
+        set_status(s, MIGRATION_STATUS_ACTIVE);
+        if (loadvm(&s->ctx, &err) == 0) {
+            send_verdict(s, NULL, &err);
+        } else {
+            send_verdict(s, err, NULL);
+        }
+    }
+    if (err) {
+        migration_channels_shutdown(s->ctx.channels);
+    }
+    g_mutex_lock(&s->lock);
+    s->error = err;
+    g_mutex_unlock(&s->lock);
+    main_loop_post(incoming_finish, s);
+    return NULL;
+}
+
+/* ---- the beginning ---- */
+
+static int incoming_start(const MigrationAddress *addr, MigrationConfig *config, Error **errp)
+{
+    IncomingState *s = &incoming;
+    MigrationOptions opts;
+
+    if (migration_options_resolve(config, true, &opts, errp) < 0) {
+        return -1;
+    }
+    MigrationChannels *mc = migration_channels_new_incoming(addr, &opts, errp);
+    if (!mc) {
+        return -1;
+    }
+    memset(&s->ctx, 0, sizeof(s->ctx));
+    s->ctx.incoming = true;
+    s->ctx.opts = opts;
+    s->ctx.channels = mc;
+    s->ctx.counters.total_bytes = ram_blocks_total();
+    s->addresses = migration_channels_addresses(mc);
+    s->started = true;
+    s->start_us = g_get_monotonic_time();
+    migration_options_begin(&opts);
+    set_status(s, MIGRATION_STATUS_SETUP);
+    s->thread = g_thread_new("mig/load", incoming_thread, s);
+    return 0;
+}
+
+void qmp_migrate_incoming(const char *uri, MigrationChannelList *channels, bool has_exit_on_error,
+                          bool exit_on_error, MigrationConfig *config, Error **errp)
+{
+    IncomingState *s = &incoming;
+
+    if (!s->expected) {
+        error_setg(errp, "'-incoming' was not specified on the command line");
+        return;
+    }
+    if (s->started) {
+        error_setg(errp, "The incoming migration has already been started");
+        return;
+    }
+    g_autoptr(MigrationAddress) addr = migration_address_from_args(uri, channels, errp);
+    if (addr && incoming_start(addr, config, errp) == 0) {
+        s->exit_on_error = !has_exit_on_error || exit_on_error;
+    }
+}
+
+/* A channel, or a list with one, in JSON. */
+static MigrationAddress *address_from_json(const char *text, Error **errp)
+{
+    enum json_tokener_error parse_error;
+    struct json_object *json = json_tokener_parse_verbose(text, &parse_error);
+    MigrationChannelList *channels = NULL;
+    MigrationAddress *addr = NULL;
+
+    if (!json) {
+        error_setg(errp, "JSON parse error: %s", json_tokener_error_desc(parse_error));
+        return NULL;
+    }
+    if (json_object_is_type(json, json_type_object)) {
+        struct json_object *list = json_object_new_array();
+        json_object_array_add(list, json);
+        json = list;
+    }
+    Visitor *v = json_input_visitor_new(json);
+    if (visit_type_MigrationChannelList(v, "channels", &channels, errp)) {
+        addr = migration_address_from_args(NULL, channels, errp);
+    }
+    visit_free(v);
+    qapi_free_MigrationChannelList(channels);
+    json_object_put(json);
+    return addr;
+}
+
+int incoming_start_from_cmdline(const char *arg, Error **errp)
+{
+    IncomingState *s = &incoming;
+
+    s->expected = true;
+    s->exit_on_error = true;
+    if (strcmp(arg, "defer") == 0) {
+        return 0;
+    }
+
+    const char *p = arg + strspn(arg, " \t\n");
+    g_autoptr(MigrationAddress) addr = *p == '{' || *p == '['
+                                           ? address_from_json(arg, errp)
+                                           : migration_address_parse(arg, errp);
+    if (!addr || incoming_start(addr, NULL, errp) < 0) {
+        error_prepend(errp, "-incoming %s: ", arg);
+        return -1;
+    }
+    return 0;
+}
+
+void incoming_cancel(void)
+{
+    IncomingState *s = &incoming;
+
+    __atomic_store_n(&s->ctx.cancelled, 1, __ATOMIC_RELAXED);
+    if (s->ctx.channels) {
+        migration_channels_shutdown(s->ctx.channels);
+    }
+}
+
+void incoming_shutdown(void)
+{
+    IncomingState *s = &incoming;
+
+    if (s->thread) {
+        incoming_cancel();
+        bql_unlock();
+        g_thread_join(g_steal_pointer(&s->thread));
+        bql_lock();
+        g_clear_pointer(&s->ctx.main_file, mfile_free);
+        g_clear_pointer(&s->ctx.channels, migration_channels_free);
+    }
+    g_clear_pointer(&s->addresses, qapi_free_SocketAddressList);
+    g_mutex_lock(&s->lock);
+    g_clear_pointer(&s->error, error_free);
+    g_mutex_unlock(&s->lock);
+}
+
+bool incoming_fill_info(MigrationInfo *info)
+{
+    IncomingState *s = &incoming;
+    bool told = false;
+
+    g_mutex_lock(&s->lock);
+    if (s->status != MIGRATION_STATUS_NONE) {
+        info->has_status = told = true;
+        info->status = s->status;
+        info->has_total_time = true;
+        info->total_time = ((s->end_us ?: g_get_monotonic_time()) - s->start_us) / 1000;
+        if (s->error && s->status == MIGRATION_STATUS_FAILED) {
+            info->error_desc = g_strdup(error_get_pretty(s->error));
+        }
+    }
+    g_mutex_unlock(&s->lock);
+    if (told && s->addresses) {
+        info->has_socket_address = true;
+        info->socket_address = QAPI_CLONE(SocketAddressList, s->addresses);
+    }
+    return told;
+}
