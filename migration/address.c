@@ -7,7 +7,8 @@
 #include "migration/address.h"
 
 #include <string.h>
-#include "io/channel-socket.h"
+#include "io/socket-address.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 #include "util/cutils.h"
 
@@ -120,10 +121,10 @@ MigrationAddress *migration_address_parse(const char *uri, Error **errp)
     return NULL;
 }
 
-MigrationAddress *migration_address_from_args(const char *uri, MigrationChannelList *channels,
-                                              Error **errp)
+MigrationAddress *migration_address_from_args(const char *uri, bool has_channels,
+                                              MigrationChannelList *channels, Error **errp)
 {
-    if (uri && channels) {
+    if (uri && has_channels) {
         error_setg(errp, "'uri' and 'channels' are mutually exclusive: exactly one of the two "
                          "must be given");
         return NULL;
@@ -131,8 +132,12 @@ MigrationAddress *migration_address_from_args(const char *uri, MigrationChannelL
     if (uri) {
         return migration_address_parse(uri, errp);
     }
-    if (!channels) {
+    if (!has_channels) {
         error_setg(errp, "neither 'uri' nor 'channels' is given: exactly one of the two is needed");
+        return NULL;
+    }
+    if (!channels) {
+        error_setg(errp, "'channels' is empty: a channel of type 'main' is needed");
         return NULL;
     }
     if (channels->next) {

@@ -21,8 +21,8 @@ MigrationAddress *migration_address_parse(const char *uri, Error **errp);
  * The address that a command was given, by @uri or by @channels, of which exactly one must be there,
  * with exactly one channel, the main one. Returns a new address, or NULL with @errp set.
  */
-MigrationAddress *migration_address_from_args(const char *uri, MigrationChannelList *channels,
-                                              Error **errp);
+MigrationAddress *migration_address_from_args(const char *uri, bool has_channels,
+                                              MigrationChannelList *channels, Error **errp);
 
 /* "file '/x/y'", "unix socket '/run/x'", "command 'cat'", for messages. Caller frees. */
 char *migration_address_describe(const MigrationAddress *addr);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "io/fd-resolver.h"
 #include "migration/address.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 
 /* A descriptor is a file when pages can be put at offsets in it, else a stream. */

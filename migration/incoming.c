@@ -13,6 +13,7 @@
  */
 #include "migration/incoming.h"
 
+#include <json-c/json.h>
 #include <string.h>
 #include "migration/address.h"
 #include "migration/return-path.h"
@@ -20,6 +21,7 @@
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-events-migration.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 #include "system/bql.h"
 #include "system/main-loop.h"
@@ -217,8 +219,9 @@ static int incoming_start(const MigrationAddress *addr, MigrationConfig *config,
     return 0;
 }
 
-void qmp_migrate_incoming(const char *uri, MigrationChannelList *channels, bool has_exit_on_error,
-                          bool exit_on_error, MigrationConfig *config, Error **errp)
+void qmp_migrate_incoming(const char *uri, bool has_channels, MigrationChannelList *channels,
+                          bool has_exit_on_error, bool exit_on_error, MigrationConfig *config,
+                          Error **errp)
 {
     IncomingState *s = &incoming;
 
@@ -230,7 +233,8 @@ void qmp_migrate_incoming(const char *uri, MigrationChannelList *channels, bool 
         error_setg(errp, "The incoming migration has already been started");
         return;
     }
-    g_autoptr(MigrationAddress) addr = migration_address_from_args(uri, channels, errp);
+    g_autoptr(MigrationAddress) addr =
+        migration_address_from_args(uri, has_channels, channels, errp);
     if (addr && incoming_start(addr, config, errp) == 0) {
         s->exit_on_error = !has_exit_on_error || exit_on_error;
     }
@@ -255,7 +259,7 @@ static MigrationAddress *address_from_json(const char *text, Error **errp)
     }
     Visitor *v = json_input_visitor_new(json);
     if (visit_type_MigrationChannelList(v, "channels", &channels, errp)) {
-        addr = migration_address_from_args(NULL, channels, errp);
+        addr = migration_address_from_args(NULL, true, channels, errp);
     }
     visit_free(v);
     qapi_free_MigrationChannelList(channels);

@@ -478,8 +478,9 @@ static void migration_reset(MigrationState *s)
     s->bandwidth = 0;
 }
 
-void qmp_migrate(const char *uri, MigrationChannelList *channels, bool has_detach, bool detach,
-                 bool has_resume, bool resume, MigrationConfig *config, Error **errp)
+void qmp_migrate(const char *uri, bool has_channels, MigrationChannelList *channels,
+                 bool has_detach, bool detach, bool has_resume, bool resume,
+                 MigrationConfig *config, Error **errp)
 {
     MigrationState *s = &current;
 
@@ -495,7 +496,8 @@ void qmp_migrate(const char *uri, MigrationChannelList *channels, bool has_detac
         return;
     }
 
-    g_autoptr(MigrationAddress) addr = migration_address_from_args(uri, channels, errp);
+    g_autoptr(MigrationAddress) addr =
+        migration_address_from_args(uri, has_channels, channels, errp);
     MigrationOptions opts;
     if (!addr || migration_options_resolve(config, false, &opts, errp) < 0) {
         return;

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "qapi/qapi-commands-migration.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 #include "util/cutils.h"
 
@@ -128,7 +129,7 @@ static int check_conflicts(const MigrationOptions *opts, Error **errp)
 {
     bool mapped = migration_cap(opts, MIGRATION_CAPABILITY_DIRECT_MAPPED);
 
-    if (mapped && opts->params.multifd_compression != MULTIFD_COMPRESSION_NONE) {
+    if (mapped && opts->params.multifd_compression != MULTI_FD_COMPRESSION_NONE) {
         error_setg(errp, "Capability 'direct-mapped' cannot be used together with parameter "
                    "'multifd-compression' set to '%s'",
                    MultiFDCompression_str(opts->params.multifd_compression));

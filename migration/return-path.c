@@ -11,6 +11,7 @@
 #include "migration/return-path.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include "util/bswap.h"
 
 #define DESTINATION_FAILED "the destination failed to load the machine"
@@ -25,13 +26,32 @@ int return_path_send(QIOChannel *ioc, uint16_t type, const void *data, uint16_t 
     return qio_channel_write_all(ioc, message, 4 + len, errp);
 }
 
+/*
+ * Read @len bytes. A cancel shuts the channel down, but what the destination had sent before is
+ * still in the socket, and may be its confirmation: it must be seen, or the machine would run twice.
+ */
+static int read_exact(QIOChannel *ioc, uint8_t *buf, size_t len, Error **errp)
+{
+    Error *err = NULL;
+
+    if (qio_channel_read_all(ioc, buf, len, &err) == 0) {
+        return 0;
+    }
+    if (recv(qio_channel_get_fd(ioc), buf, len, MSG_DONTWAIT) == (ssize_t)len) {
+        error_free(err);
+        return 0;
+    }
+    error_propagate(errp, err);
+    return -1;
+}
+
 /* One message into @data; its length, or -1. */
 static int read_message(QIOChannel *ioc, uint16_t *type, uint8_t data[MIG_RP_TEXT_MAX],
                         Error **errp)
 {
     uint8_t header[4];
 
-    if (qio_channel_read_all(ioc, header, sizeof(header), errp) < 0) {
+    if (read_exact(ioc, header, sizeof(header), errp) < 0) {
         error_prepend(errp, "the destination went away before it confirmed: ");
         return -1;
     }
@@ -41,7 +61,7 @@ static int read_message(QIOChannel *ioc, uint16_t *type, uint8_t data[MIG_RP_TEX
         error_setg(errp, "the destination sent a message of type %u with %u bytes", *type, len);
         return -1;
     }
-    return qio_channel_read_all(ioc, data, len, errp) < 0 ? -1 : len;
+    return read_exact(ioc, data, len, errp) < 0 ? -1 : len;
 }
 
 /* What another program wrote, fit to be shown. */

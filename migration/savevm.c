@@ -135,8 +135,10 @@ int savevm_header(MigrationContext *ctx, Error **errp)
     MigrationFile *f = ctx->main_file;
     g_autofree ConfigurationState *config = g_new(ConfigurationState, 1);
 
-    ctx->stream_offset = mfile_seekable(f) ? mfile_offset(f) : 0;
-    mfile_put_be32(f, mfile_seekable(f) ? MIG_FILE_INCOMPLETE : MIG_FILE_MAGIC);
+    bool seekable = migration_channels_seekable(ctx->channels);
+
+    ctx->stream_offset = seekable ? mfile_offset(f) : 0;
+    mfile_put_be32(f, seekable ? MIG_FILE_INCOMPLETE : MIG_FILE_MAGIC);
     mfile_put_be32(f, MIG_FILE_VERSION);
     configuration_init(config, &ctx->opts);
     mfile_put_u8(f, MIG_CONFIGURATION);
@@ -240,7 +242,7 @@ static int save_device(MigrationFile *f, SaveStateEntry *entry, struct json_obje
 /* The configuration section's own description: saved once more, into nothing. */
 static struct json_object *describe_configuration(MigrationContext *ctx)
 {
-    g_autoptr(QIOChannel) null = qio_channel_buffer_new(0);
+    g_autoptr(QIOChannel) null = QIO_CHANNEL(qio_channel_buffer_new(0));
     g_autoptr(MigrationFile) f = mfile_new_output(null);
     g_autofree ConfigurationState *config = g_new(ConfigurationState, 1);
     struct json_object *desc = json_object_new_object();
@@ -269,7 +271,7 @@ static int save_all_devices(MigrationContext *ctx, MigrationFile *f, struct json
 int savevm_complete_devices(MigrationContext *ctx, Error **errp)
 {
     MigrationFile *f = ctx->main_file;
-    g_autoptr(QIOChannel) memory = qio_channel_buffer_new(64 * 1024);
+    g_autoptr(QIOChannel) memory = QIO_CHANNEL(qio_channel_buffer_new(64 * 1024));
     g_autoptr(MigrationFile) buffered = mfile_new_output(memory);
     struct json_object *root = json_object_new_object();
     struct json_object *devices = json_object_new_array();
@@ -284,7 +286,7 @@ int savevm_complete_devices(MigrationContext *ctx, Error **errp)
         const char *text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN |
                                                                 JSON_C_TO_STRING_NOSLASHESCAPE);
         size_t len;
-        const void *bytes = qio_channel_buffer_data(memory, &len);
+        const void *bytes = qio_channel_buffer_data((QIOChannelBuffer *)memory, &len);
 
         mfile_put_buffer(f, bytes, len);
         mfile_put_u8(f, MIG_EOF);
@@ -305,7 +307,7 @@ int savevm_finish(MigrationContext *ctx, Error **errp)
     if (mfile_flush(f, errp) < 0 || migration_channels_finish(ctx->channels, errp) < 0) {
         return -1;
     }
-    if (!mfile_seekable(f)) {
+    if (!migration_channels_seekable(ctx->channels)) {
         return 0;
     }
     stl_be_p(magic, MIG_FILE_MAGIC);
