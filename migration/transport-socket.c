@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include "io/channel-socket.h"
+#include "io/sockets.h"
 #include "migration/multifd-format.h"
 #include "util/bswap.h"
 #include "util/cutils.h"
