@@ -187,15 +187,20 @@ static bool start_struct(Visitor *v, const char *name, void **obj, size_t size, 
 
 static bool check_struct(Visitor *v, Error **errp)
 {
-    GHashTableIter iter;
-    gpointer name;
+    Frame *frame = top(v);
 
-    g_hash_table_iter_init(&iter, top(v)->unvisited);
-    if (!g_hash_table_iter_next(&iter, &name, NULL)) {
+    if (g_hash_table_size(frame->unvisited) == 0) {
         return true;
     }
-    g_autofree char *path = path_of(v, name);
-    error_setg(errp, "Parameter '%s' is unexpected", path);
+    /* in the order of the input, so that the message is the same each time */
+    json_object_object_foreach(frame->obj, name, value) {
+        (void)value;
+        if (g_hash_table_contains(frame->unvisited, name)) {
+            g_autofree char *path = path_of(v, name);
+            error_setg(errp, "Parameter '%s' is unexpected", path);
+            break;
+        }
+    }
     return false;
 }
 
@@ -247,7 +252,8 @@ static bool start_alternate(Visitor *v, const char *name, GenericAlternate **obj
 /* Leaves of JSON */
 
 /* Distinguish what json-c saturates: it keeps int64 and uint64, each in its own range. */
-static bool read_int64(Visitor *v, const char *name, int64_t *obj, Error **errp)
+static bool read_int64(Visitor *v, const char *name, int64_t *obj, const char *type,
+                       Error **errp)
 {
     struct json_object *value;
 
@@ -258,13 +264,14 @@ static bool read_int64(Visitor *v, const char *name, int64_t *obj, Error **errp)
         return wrong_type(v, name, "integer", errp);
     }
     if (json_object_get_uint64(value) > INT64_MAX) {
-        return wrong_value(v, name, "int64_t", errp);
+        return wrong_value(v, name, type, errp);
     }
     *obj = json_object_get_int64(value);
     return true;
 }
 
-static bool read_uint64(Visitor *v, const char *name, uint64_t *obj, Error **errp)
+static bool read_uint64(Visitor *v, const char *name, uint64_t *obj, const char *type,
+                        Error **errp)
 {
     struct json_object *value;
 
@@ -272,10 +279,10 @@ static bool read_uint64(Visitor *v, const char *name, uint64_t *obj, Error **err
         return false;
     }
     if (!json_object_is_type(value, json_type_int)) {
-        return wrong_type(v, name, "integer", errp);
+        return wrong_type(v, name, "uint64", errp);
     }
     if (json_object_get_int64(value) < 0) {
-        return wrong_value(v, name, "uint64_t", errp);
+        return wrong_value(v, name, type, errp);
     }
     *obj = json_object_get_uint64(value);
     return true;
@@ -405,7 +412,8 @@ static bool parse_number(const char *str, double *value)
     return true;
 }
 
-static bool parse_text_int64(Visitor *v, const char *name, int64_t *obj, Error **errp)
+static bool parse_text_int64(Visitor *v, const char *name, int64_t *obj, const char *type,
+                             Error **errp)
 {
     const char *str;
 
@@ -415,14 +423,15 @@ static bool parse_text_int64(Visitor *v, const char *name, int64_t *obj, Error *
     return parse_int64(str, obj) ? true : wrong_value(v, name, "integer", errp);
 }
 
-static bool parse_text_uint64(Visitor *v, const char *name, uint64_t *obj, Error **errp)
+static bool parse_text_uint64(Visitor *v, const char *name, uint64_t *obj, const char *type,
+                              Error **errp)
 {
     const char *str;
 
     if (!take_str(v, name, &str, errp)) {
         return false;
     }
-    return parse_uint64(str, obj, NULL) ? true : wrong_value(v, name, "uint64_t", errp);
+    return parse_uint64(str, obj, NULL) ? true : wrong_value(v, name, type, errp);
 }
 
 static bool parse_text_size(Visitor *v, const char *name, uint64_t *obj, Error **errp)

@@ -69,13 +69,13 @@ static void close_container(Visitor *v, void **obj)
     g_ptr_array_set_size(self(v)->open, self(v)->open->len - 1);
 }
 
-static bool put_int64(Visitor *v, const char *name, int64_t *obj, Error **errp)
+static bool put_int64(Visitor *v, const char *name, int64_t *obj, const char *type, Error **errp)
 {
     put(v, name, json_object_new_int64(*obj));
     return true;
 }
 
-static bool put_uint64(Visitor *v, const char *name, uint64_t *obj, Error **errp)
+static bool put_uint64(Visitor *v, const char *name, uint64_t *obj, const char *type, Error **errp)
 {
     put(v, name, json_object_new_uint64(*obj));
     return true;

@@ -37,9 +37,13 @@ struct Visitor {
                             Error **errp);
     void (*end_alternate)(Visitor *v, void **obj);
 
-    /* All integers go through these two; the range of smaller types is checked by the caller. */
-    bool (*type_int64)(Visitor *v, const char *name, int64_t *obj, Error **errp);
-    bool (*type_uint64)(Visitor *v, const char *name, uint64_t *obj, Error **errp);
+    /*
+     * All integers go through these two; the range of smaller types is checked by the caller.
+     * @type is the C type that is wanted, for messages.
+     */
+    bool (*type_int64)(Visitor *v, const char *name, int64_t *obj, const char *type, Error **errp);
+    bool (*type_uint64)(Visitor *v, const char *name, uint64_t *obj, const char *type,
+                        Error **errp);
     /* NULL means type_uint64. */
     bool (*type_size)(Visitor *v, const char *name, uint64_t *obj, Error **errp);
     bool (*type_bool)(Visitor *v, const char *name, bool *obj, Error **errp);

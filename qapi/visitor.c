@@ -82,32 +82,11 @@ static bool out_of_range(Visitor *v, const char *name, const char *type, Error *
     return false;
 }
 
-bool visit_type_int64(Visitor *v, const char *name, int64_t *obj, Error **errp)
-{
-    return v->type_int64 ? v->type_int64(v, name, obj, errp) : true;
-}
-
-bool visit_type_int(Visitor *v, const char *name, int64_t *obj, Error **errp)
-{
-    return visit_type_int64(v, name, obj, errp);
-}
-
-bool visit_type_uint64(Visitor *v, const char *name, uint64_t *obj, Error **errp)
-{
-    return v->type_uint64 ? v->type_uint64(v, name, obj, errp) : true;
-}
-
-bool visit_type_size(Visitor *v, const char *name, uint64_t *obj, Error **errp)
-{
-    return v->type_size ? v->type_size(v, name, obj, errp)
-                        : visit_type_uint64(v, name, obj, errp);
-}
-
-/* The signed types differ in their limits only; unsigned ones likewise. */
+/* The integer types differ in their limits and in what messages call them; nothing else. */
 static bool visit_signed(Visitor *v, const char *name, int64_t *value, int64_t min, int64_t max,
                          const char *type, Error **errp)
 {
-    if (!visit_type_int64(v, name, value, errp)) {
+    if (v->type_int64 && !v->type_int64(v, name, value, type, errp)) {
         return false;
     }
     return *value >= min && *value <= max ? true : out_of_range(v, name, type, errp);
@@ -116,7 +95,7 @@ static bool visit_signed(Visitor *v, const char *name, int64_t *value, int64_t m
 static bool visit_unsigned(Visitor *v, const char *name, uint64_t *value, uint64_t max,
                            const char *type, Error **errp)
 {
-    if (!visit_type_uint64(v, name, value, errp)) {
+    if (v->type_uint64 && !v->type_uint64(v, name, value, type, errp)) {
         return false;
     }
     return *value <= max ? true : out_of_range(v, name, type, errp);
@@ -148,9 +127,22 @@ static bool visit_unsigned(Visitor *v, const char *name, uint64_t *value, uint64
 SIGNED_VISITOR(8)
 SIGNED_VISITOR(16)
 SIGNED_VISITOR(32)
+SIGNED_VISITOR(64)
 UNSIGNED_VISITOR(8)
 UNSIGNED_VISITOR(16)
 UNSIGNED_VISITOR(32)
+UNSIGNED_VISITOR(64)
+
+bool visit_type_int(Visitor *v, const char *name, int64_t *obj, Error **errp)
+{
+    return visit_type_int64(v, name, obj, errp);
+}
+
+bool visit_type_size(Visitor *v, const char *name, uint64_t *obj, Error **errp)
+{
+    return v->type_size ? v->type_size(v, name, obj, errp)
+                        : visit_type_uint64(v, name, obj, errp);
+}
 
 bool visit_type_bool(Visitor *v, const char *name, bool *obj, Error **errp)
 {

@@ -165,7 +165,7 @@ static void test_bad_requests(void)
         { "{'execute':'add-animal'}", "Parameter 'house' is missing" },
         { "{'execute':'add-animal','arguments':{'house':'h','animal':{'name':'a','diet':'meat',"
           "'legs':true}}}",
-          "Invalid parameter type for 'animal.legs', expected: integer" },
+          "Invalid parameter type for 'animal.legs', expected: uint64" },
         { "{'execute':'build-house','arguments':{'kind':'cage'}}", "Parameter 'bars' is missing" },
         { "{'execute':'close_gate','arguments':{'name':'stuck'}}", "Gate 'stuck' is stuck" },
     };
