@@ -33,7 +33,7 @@ static void write_string(GString *out, const char *s, size_t len)
 
     g_string_append_c(out, '"');
     while (s < end) {
-        gunichar c = g_utf8_get_char_validated(s, end - s);
+        gunichar c = *s ? g_utf8_get_char_validated(s, end - s) : 0;
 
         if (c == (gunichar)-1 || c == (gunichar)-2) {
             write_character(out, 0xfffd);
