@@ -181,7 +181,7 @@ static size_t default_hugetlb_bytes(void)
 static bool open_memfd(RAMBlockFull *full, const RAMBacking *backing, Error **errp)
 {
     RAMBlock *block = &full->block;
-    unsigned flags = MFD_CLOEXEC;
+    unsigned flags = MFD_CLOEXEC | (backing->seal ? MFD_ALLOW_SEALING : 0);
     g_autofree char *name = g_strndup(block->idstr, 200);
 
     if (backing->kind == RAM_BACKING_MEMFD && backing->hugetlb) {
@@ -204,6 +204,11 @@ static bool open_memfd(RAMBlockFull *full, const RAMBacking *backing, Error **er
     if (ftruncate(block->fd, ROUND_UP_TO(block->used_length, block->page_size))) {
         error_setg_errno(errp, errno, "Cannot make the memfd of RAM block '%s' %" PRIu64 " bytes "
                          "large", block->idstr, block->used_length);
+        close_fd(block);
+        return false;
+    }
+    if (backing->seal && fcntl(block->fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)) {
+        error_setg_errno(errp, errno, "Cannot seal the memfd of RAM block '%s'", block->idstr);
         close_fd(block);
         return false;
     }
@@ -306,11 +311,11 @@ static void *prealloc_part(void *opaque)
     return NULL;
 }
 
-static bool preallocate(RAMBlockFull *full, Error **errp)
+static bool preallocate(RAMBlockFull *full, unsigned threads, Error **errp)
 {
     PreallocPart parts[PREALLOC_THREADS_MAX] = { 0 };
-    unsigned n = CLAMP(full->map_bytes / PREALLOC_THREAD_BYTES, 1,
-                       MIN(g_get_num_processors(), PREALLOC_THREADS_MAX));
+    unsigned most = MIN(threads ?: g_get_num_processors(), PREALLOC_THREADS_MAX);
+    unsigned n = CLAMP(full->map_bytes / PREALLOC_THREAD_BYTES, 1, most);
     size_t share = ROUND_UP_TO(full->map_bytes / n, full->block.page_size);
     int err = 0;
 
@@ -346,7 +351,7 @@ static bool map_opened(RAMBlockFull *full, const RAMBacking *backing, Error **er
         return false;
     }
     advise(full, backing);
-    if (backing->prealloc && !backing->readonly && !preallocate(full, errp)) {
+    if (backing->prealloc && !backing->readonly && !preallocate(full, backing->prealloc_threads, errp)) {
         munmap(full->reserved, full->reserved_bytes);
         return false;
     }

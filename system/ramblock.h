@@ -56,9 +56,11 @@ typedef struct RAMBacking {
     uint64_t align;             /* 0: as the host wants it */
     bool share;
     bool prealloc;              /* touch every page at creation */
+    unsigned prealloc_threads;  /* 0: one a processor, at most 16 */
     bool readonly;
     bool hugetlb;               /* MEMFD */
-    uint64_t hugetlbsize;
+    uint64_t hugetlbsize;       /* MEMFD with hugetlb; 0: the host's default */
+    bool seal;                  /* MEMFD: nobody can change the file's size later */
     bool merge, dump;           /* MADV_MERGEABLE; MADV_DONTDUMP when dump is false */
 } RAMBacking;
 
