@@ -30,7 +30,7 @@
 #define CHUNK_BYTES (64 * 1024)
 /* From here on a buffer is written in place of being copied. */
 #define COPY_MAX_BYTES (32 * 1024)
-#define READ_AHEAD_BYTES (512 * 1024)
+#define READ_AHEAD_BYTES MFILE_DIRECT_MAX
 #define PEEK_MAX_BYTES (64 * 1024)
 /* A read of at least this much, with the buffer empty, goes to its destination directly. */
 #define DIRECT_READ_BYTES (64 * 1024)
@@ -331,12 +331,11 @@ void mfile_put_counted_string(MigrationFile *f, const char *s)
 /* Input */
 
 /*
- * One read of at most @len bytes, waiting for the first. Returns how many came: 0 at the end of
+ * One read, waiting for the first byte. Returns how many came: 0 at the end of
  * the stream or with the sticky error set.
  */
-static size_t input_read(MigrationFile *f, void *dst, size_t len)
+static size_t input_readv(MigrationFile *f, const struct iovec *iov, unsigned niov)
 {
-    struct iovec iov = { .iov_base = dst, .iov_len = len };
     bool locked = bql_locked();
     Error *err = NULL;
     ssize_t got;
@@ -348,7 +347,7 @@ static size_t input_read(MigrationFile *f, void *dst, size_t len)
         bql_unlock();
     }
     for (;;) {
-        got = qio_channel_readv(f->ioc, &iov, 1, &err);
+        got = qio_channel_readv(f->ioc, iov, niov, &err);
         if (got != QIO_CHANNEL_ERR_BLOCK) {
             break;
         }
@@ -362,6 +361,12 @@ static size_t input_read(MigrationFile *f, void *dst, size_t len)
         return 0;
     }
     return got;
+}
+
+static size_t input_read(MigrationFile *f, void *dst, size_t len)
+{
+    struct iovec iov = { .iov_base = dst, .iov_len = len };
+    return input_readv(f, &iov, 1);
 }
 
 static void input_set_truncated(MigrationFile *f)
@@ -400,6 +405,12 @@ const uint8_t *mfile_peek(MigrationFile *f, size_t want, size_t *have)
     return f->buf + f->pos;
 }
 
+const uint8_t *mfile_peek_buffered(MigrationFile *f, size_t *have)
+{
+    *have = f->end - f->pos;
+    return f->buf + f->pos;
+}
+
 void mfile_skip(MigrationFile *f, size_t len)
 {
     g_assert(len <= f->end - f->pos);
@@ -431,6 +442,28 @@ size_t mfile_get_buffer(MigrationFile *f, void *buf, size_t len)
         done += part;
     }
     return done;
+}
+
+size_t mfile_read_direct(MigrationFile *f, const struct iovec *iov, unsigned niov)
+{
+    size_t got;
+
+    g_assert(f->pos == f->end);
+    f->pos = f->end = 0;
+    got = input_readv(f, iov, niov);
+    if (!got) {
+        input_set_truncated(f);
+    }
+    mfile_count(f, got);
+    return got;
+}
+
+void mfile_give_back(MigrationFile *f, const void *buf, size_t len)
+{
+    g_assert(f->pos == 0 && len <= READ_AHEAD_BYTES - f->end);
+    memcpy(f->buf + f->end, buf, len);
+    f->end += len;
+    mfile_count(f, -len);
 }
 
 /* A number of @size bytes at the front, or NULL. */

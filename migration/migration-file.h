@@ -68,8 +68,19 @@ bool mfile_get_counted_string(MigrationFile *f, char s[256]);
  * Returns NULL (sticky error set) when the stream ends before.
  */
 const uint8_t *mfile_peek(MigrationFile *f, size_t want, size_t *have);
+/* The same without waiting: what is in the buffer now, which may be nothing. */
+const uint8_t *mfile_peek_buffered(MigrationFile *f, size_t *have);
 /* Go past @len bytes that were peeked. */
 void mfile_skip(MigrationFile *f, size_t len);
+/*
+ * For a parser that can guess where bytes belong: one read straight into @iov (at most
+ * MFILE_DIRECT_MAX bytes), when nothing is left in the buffer. Returns the bytes read, at least 1; 0
+ * with the sticky error set. What turns out to have been guessed wrongly is given back, in order,
+ * before anything else is called; it is then read again as if nothing had happened.
+ */
+#define MFILE_DIRECT_MAX (512 * 1024)
+size_t mfile_read_direct(MigrationFile *f, const struct iovec *iov, unsigned niov);
+void mfile_give_back(MigrationFile *f, const void *buf, size_t len);
 /* True when the stream ends cleanly here; waits for a byte or the end. */
 bool mfile_at_eof(MigrationFile *f);
 

@@ -1,12 +1,11 @@
 /*
  * Loading the RAM section.
  *
- * Most of a stream is page records of the same block, one after the other, so the loop that counts
- * looks at the read-ahead buffer in place: as long as whole records of known shape follow, it
- * copies their pages from the buffer, which is small enough to be in the CPU's cache, into guest
- * memory, and tells the RamTarget of whole runs. Any other record, and a record that the buffer holds
- * only in part, is taken by the slow path, one field at a time, with a message for all that can be
- * wrong with it.
+ * Most of a stream is page records of the same block, one after the other, and there are two fast
+ * ways for them. What is in the read-ahead buffer is looked at in place: as long as whole records of
+ * known shape follow, their pages are copied from there, and the RamTarget is told of whole runs.
+ * When the buffer has no whole record, ram-scatter.c reads on straight into guest memory. Any other
+ * record is taken one field at a time, with a message for all that can be wrong with it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,6 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "migration/ram-format.h"
+#include "migration/ram-scatter.h"
 #include "migration/ram.h"
 #include "util/bswap.h"
 
@@ -32,11 +32,14 @@ typedef struct RamLoad {
     MigrationContext *ctx;
     GPtrArray *targets;         /* RamTarget, owned */
     RamSource *source;          /* or NULL */
+    RamScatter *scatter;
     bool have_blocks;           /* the MEM_SIZE record was read */
     RamTarget *current;         /* what CONTINUE means */
     /* Pages of current, taken from the buffer but not yet told to the target. */
     RunKind run_kind;
     uint64_t run_first, run_pages;
+    /* The page after the last record's, when that held data; UINT64_MAX otherwise. */
+    uint64_t next_page;
 } RamLoad;
 
 /* One load at a time. */
@@ -55,6 +58,8 @@ int ram_load_prepare(void *opaque, MigrationContext *ctx, Error **errp)
     g_assert(!the_load);
     the_load = load;
     load->ctx = ctx;
+    load->scatter = ram_scatter_new();
+    load->next_page = UINT64_MAX;
     load->targets = g_ptr_array_new_with_free_func(target_free);
     load->source = ram_source_new(ctx, load->targets, &err);
     if (err) {
@@ -72,6 +77,7 @@ void ram_load_cleanup(void *opaque)
         if (load->source) {
             load->source->klass->free(load->source);
         }
+        ram_scatter_free(load->scatter);
         g_ptr_array_unref(load->targets);
         g_free(load);
         the_load = NULL;
@@ -260,12 +266,14 @@ static ssize_t take_whole_records(RamLoad *load, const uint8_t *p, size_t have, 
             }
             memcpy(block->host + offset, p + used + 8, TARGET_PAGE_SIZE);
             used += PAGE_RECORD_BYTES;
+            load->next_page = (offset >> TARGET_PAGE_BITS) + 1;
         } else if ((word & RAM_RECORD_FLAGS) == (RAM_RECORD_ZERO | RAM_RECORD_CONTINUE) &&
                    p[used + 8] == 0) {
             if (add_to_run(load, RUN_ZERO, offset >> TARGET_PAGE_BITS, errp) < 0) {
                 return -1;
             }
             used += ZERO_RECORD_BYTES;
+            load->next_page = UINT64_MAX;
         } else {
             break;
         }
@@ -323,6 +331,7 @@ static int load_page_record(RamLoad *load, MigrationFile *f, uint64_t flags, uin
                    PRIx64 " bytes)", offset, block->idstr, block->used_length);
         return -1;
     }
+    load->next_page = flags & RAM_RECORD_PAGE ? page + 1 : UINT64_MAX;
     if (flags & RAM_RECORD_PAGE) {
         mfile_get_buffer(f, block->host + offset, TARGET_PAGE_SIZE);
         ram_target_written(target, page, 1);
@@ -365,6 +374,7 @@ static int load_record(RamLoad *load, MigrationFile *f, Error **errp)
     uint64_t flags = word & RAM_RECORD_FLAGS;
     uint64_t offset = word & TARGET_PAGE_MASK;
 
+    load->next_page = UINT64_MAX;
     if (mfile_check(f, errp) < 0) {
         return -1;
     }
@@ -388,6 +398,30 @@ static int load_record(RamLoad *load, MigrationFile *f, Error **errp)
     }
 }
 
+/* As many page records of the current block as can be had the fast ways. */
+static int load_page_records(RamLoad *load, MigrationFile *f, Error **errp)
+{
+    size_t have;
+    const uint8_t *p = mfile_peek_buffered(f, &have);
+    ssize_t used = take_whole_records(load, p, have, errp);
+    int64_t pages;
+
+    if (used < 0) {
+        return -1;
+    }
+    mfile_skip(f, used);
+    if (load->next_page == UINT64_MAX || have - used >= PAGE_RECORD_BYTES) {
+        return 0;
+    }
+    pages = ram_scatter_read(load->scatter, load->current, load->next_page, f, errp);
+    if (pages < 0) {
+        return -1;
+    }
+    counter_add(load->ctx->counters.normal_pages, pages);
+    load->next_page = UINT64_MAX;
+    return 0;
+}
+
 int ram_load_state(void *opaque, MigrationFile *f, uint32_t version, Error **errp)
 {
     RamLoad *load = the_load;
@@ -403,15 +437,8 @@ int ram_load_state(void *opaque, MigrationFile *f, uint32_t version, Error **err
             error_setg(errp, "the migration was cancelled");
             return -1;
         }
-        if (load->current) {
-            size_t have;
-            const uint8_t *p = mfile_peek(f, 8, &have);
-            ssize_t used = p ? take_whole_records(load, p, have, errp) : 0;
-
-            if (used < 0) {
-                return -1;
-            }
-            mfile_skip(f, used);
+        if (load->current && load_page_records(load, f, errp) < 0) {
+            return -1;
         }
         ret = load_record(load, f, errp);
     } while (ret == 0);

@@ -1,12 +1,8 @@
 /*
  * Two bitmaps a block. maybe_nonzero begins as the kernel's idea of populated pages and gains every
- * page that is loaded: a zero page outside it costs one bit test and no memory access. stale begins
- * the same way and loses every page that the source names; what remains at the end is memory that
- * the source never touched, and is cleared. Most destinations start with nothing populated and have
- * no second bitmap.
- *
- * Copyright (C) 2026 The Ferry developers
- * SPDX-License-Identifier: GPL-2.0-or-later
+ * page that is loaded: a zero page outside it costs one bit test and no memory access. named gains
+ * every page that the source names; what may not be zero at the end and was not named is memory
+ * that the source never touched, and is cleared.
  */
 #include "migration/ram-target.h"
 
@@ -21,38 +17,28 @@ RamTarget *ram_target_new(RAMBlock *block, Error **errp)
 {
     RamTarget *target = g_new0(RamTarget, 1);
     uint64_t at = 0, n;
-    bool any = false;
 
     target->block = block;
     target->maybe_nonzero = bitmap_try_new(block->pages);
-    if (!target->maybe_nonzero) {
-        goto no_memory;
+    target->named = bitmap_try_new(block->pages);
+    if (!target->maybe_nonzero || !target->named) {
+        error_setg(errp, "not enough memory for the page bitmaps of RAM block '%s'", block->idstr);
+        ram_target_free(target);
+        return NULL;
     }
     while ((at = ram_block_populated_run(block, at, block->pages, &n)) < block->pages) {
         bitmap_set(target->maybe_nonzero, at, n);
-        any = true;
+        target->was_populated = true;
         at += n;
     }
-    if (any) {
-        target->stale = bitmap_try_new(block->pages);
-        if (!target->stale) {
-            goto no_memory;
-        }
-        bitmap_copy(target->stale, target->maybe_nonzero, block->pages);
-    }
     return target;
-
-no_memory:
-    error_setg(errp, "not enough memory for the page bitmaps of RAM block '%s'", block->idstr);
-    ram_target_free(target);
-    return NULL;
 }
 
 void ram_target_free(RamTarget *target)
 {
     if (target) {
         g_free(target->maybe_nonzero);
-        g_free(target->stale);
+        g_free(target->named);
         g_free(target);
     }
 }
@@ -60,15 +46,18 @@ void ram_target_free(RamTarget *target)
 void ram_target_written(RamTarget *target, uint64_t first, uint64_t n)
 {
     bitmap_set_atomic(target->maybe_nonzero, first, n);
-    if (target->stale) {
-        bitmap_test_and_clear_atomic(target->stale, first, n);
-    }
+    bitmap_set_atomic(target->named, first, n);
+}
+
+void ram_target_spoiled(RamTarget *target, uint64_t first, uint64_t n)
+{
+    bitmap_set_atomic(target->maybe_nonzero, first, n);
 }
 
 /* Make a run of pages zero that may hold anything. */
-static int clear_pages(RAMBlock *block, uint64_t first, uint64_t n, Error **errp)
+static int clear_pages(RAMBlock *block, uint64_t first, uint64_t n, bool discard, Error **errp)
 {
-    if (n >= DISCARD_MIN_PAGES) {
+    if (discard || n >= DISCARD_MIN_PAGES) {
         return ram_block_discard_pages(block, first, n, errp);
     }
     for (uint64_t i = first; i < first + n; i++) {
@@ -82,15 +71,16 @@ static int clear_pages(RAMBlock *block, uint64_t first, uint64_t n, Error **errp
     return 0;
 }
 
-/* Clear what is set in @map between @first and @end, memory and bits. */
-static int clear_marked(RamTarget *target, unsigned long *map, uint64_t first, uint64_t end,
+/* Clear the pages between @first and @end that may not be zero, memory and bits. */
+static int clear_marked(RamTarget *target, uint64_t first, uint64_t end, bool discard,
                         Error **errp)
 {
+    unsigned long *map = target->maybe_nonzero;
     unsigned long at = first, n;
 
     while ((n = bitmap_next_run(map, end, at, &at))) {
         bitmap_test_and_clear_atomic(map, at, n);
-        if (clear_pages(target->block, at, n, errp) < 0) {
+        if (clear_pages(target->block, at, n, discard, errp) < 0) {
             return -1;
         }
         at += n;
@@ -100,16 +90,17 @@ static int clear_marked(RamTarget *target, unsigned long *map, uint64_t first, u
 
 int ram_target_zero(RamTarget *target, uint64_t first, uint64_t n, Error **errp)
 {
-    if (target->stale) {
-        bitmap_test_and_clear_atomic(target->stale, first, n);
-    }
-    return clear_marked(target, target->maybe_nonzero, first, first + n, errp);
+    bitmap_set_atomic(target->named, first, n);
+    return clear_marked(target, first, first + n, false, errp);
 }
 
 int ram_target_finish(RamTarget *target, Error **errp)
 {
-    if (!target->stale) {
+    uint64_t pages = target->block->pages;
+
+    if (!bitmap_andnot(target->maybe_nonzero, target->maybe_nonzero, target->named, pages)) {
         return 0;
     }
-    return clear_marked(target, target->stale, 0, target->block->pages, errp);
+    /* What did not exist before need not exist now; preallocated memory stays allocated. */
+    return clear_marked(target, 0, pages, !target->was_populated, errp);
 }

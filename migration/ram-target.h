@@ -18,8 +18,9 @@
 
 typedef struct RamTarget {
     RAMBlock *block;
+    bool was_populated;             /* some pages existed before anything was loaded */
     unsigned long *maybe_nonzero;   /* atomic: pages that may hold data now */
-    unsigned long *stale;           /* atomic: held data at the start, not named since; or NULL */
+    unsigned long *named;           /* atomic: pages that the source has named */
 } RamTarget;
 
 /* Asks the kernel which pages are populated. NULL with @errp set when memory is short. */
@@ -28,6 +29,11 @@ void ram_target_free(RamTarget *target);
 
 /* Pages [first, first + n) are being given their contents. */
 void ram_target_written(RamTarget *target, uint64_t first, uint64_t n);
+/*
+ * Pages [first, first + n), none of them named yet, were filled with something else; they count as
+ * not named still.
+ */
+void ram_target_spoiled(RamTarget *target, uint64_t first, uint64_t n);
 /* Pages [first, first + n) are zero at the source: make them so. */
 int ram_target_zero(RamTarget *target, uint64_t first, uint64_t n, Error **errp);
 /* Everything was loaded: what the source never named becomes zero. */

@@ -22,6 +22,7 @@
 #include "migration/autoconverge.h"
 #include "migration/ram-format.h"
 #include "migration/ram-load.h"
+#include "migration/ram-prefault.h"
 #include "qapi/qapi-events-migration.h"
 #include "system/dirty-tracker.h"
 #include "util/bitmap.h"
@@ -286,6 +287,11 @@ static int allocate_blocks(RamSave *save, Error **errp)
     return 0;
 }
 
+static bool save_cancelled(void *opaque)
+{
+    return migration_context_cancelled(opaque);
+}
+
 static int ram_save_prepare(void *opaque, MigrationContext *ctx, Error **errp)
 {
     RamSave *save = g_new0(RamSave, 1);
@@ -300,6 +306,9 @@ static int ram_save_prepare(void *opaque, MigrationContext *ctx, Error **errp)
     if (!save->sink ||
         (save->sink->klass->prepare && save->sink->klass->prepare(save->sink, errp) < 0)) {
         return -1;
+    }
+    for (unsigned i = 0; i < save->nblocks; i++) {
+        ram_prefault(save->blocks[i].block, save_cancelled, ctx);
     }
     save->tracker = dirty_tracker_start(errp);
     if (!save->tracker) {
