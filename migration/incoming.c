@@ -187,6 +187,7 @@ static gpointer incoming_thread(gpointer opaque)
     g_mutex_lock(&s->lock);
     s->error = err;
     g_mutex_unlock(&s->lock);
+    ram_blocks_release();
     main_loop_post(incoming_finish, s);
     return NULL;
 }
@@ -215,6 +216,7 @@ static int incoming_start(const MigrationAddress *addr, MigrationConfig *config,
     s->start_us = g_get_monotonic_time();
     migration_options_begin(&opts);
     set_status(s, MIGRATION_STATUS_SETUP);
+    ram_blocks_hold();
     s->thread = g_thread_new("mig/load", incoming_thread, s);
     return 0;
 }

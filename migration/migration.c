@@ -420,6 +420,7 @@ static gpointer migration_thread(gpointer opaque)
         }
     }
     migration_finish(s, err);
+    ram_blocks_release();
     return NULL;
 }
 
@@ -515,6 +516,7 @@ void qmp_migrate(const char *uri, bool has_channels, MigrationChannelList *chann
     migration_options_begin(&opts);
     s->running = true;
     set_status(s, MIGRATION_STATUS_SETUP);
+    ram_blocks_hold();
     s->thread = g_thread_new("migration", migration_thread, s);
 }
 

@@ -145,7 +145,7 @@ static bool backend_in_use(void *object)
 {
     MemoryBackend *backend = object;
 
-    return backend->claimed;
+    return backend->claimed || ram_blocks_held();
 }
 
 static void backend_destroy(void *object)

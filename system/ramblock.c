@@ -17,6 +17,22 @@
 #include "util/bitmap.h"
 
 static GPtrArray *blocks;
+static unsigned holders;        /* atomic */
+
+void ram_blocks_hold(void)
+{
+    __atomic_add_fetch(&holders, 1, __ATOMIC_SEQ_CST);
+}
+
+void ram_blocks_release(void)
+{
+    g_assert(__atomic_fetch_sub(&holders, 1, __ATOMIC_SEQ_CST) > 0);
+}
+
+bool ram_blocks_held(void)
+{
+    return __atomic_load_n(&holders, __ATOMIC_SEQ_CST) > 0;
+}
 
 static bool check_request(const char *id, uint64_t size, const RAMBacking *backing, Error **errp)
 {
@@ -25,6 +41,10 @@ static bool check_request(const char *id, uint64_t size, const RAMBacking *backi
     if (len < 1 || len > RAM_BLOCK_ID_MAX) {
         error_setg(errp, "The name of a RAM block must have 1 to %d bytes, not %zu",
                    RAM_BLOCK_ID_MAX, len);
+        return false;
+    }
+    if (ram_blocks_held()) {
+        error_setg(errp, "RAM block '%s' cannot be made while a migration is under way", id);
         return false;
     }
     if (ram_block_by_name(id)) {

@@ -82,6 +82,14 @@ typedef struct RAMBacking {
 RAMBlock *ram_block_new(const char *id, uint64_t size, const RAMBacking *backing, Error **errp);
 void ram_block_free(RAMBlock *block);
 
+/*
+ * While anybody holds the blocks none can be made, and memory backends cannot be deleted: migrations
+ * hold them from begin to end. Hold under the big lock; release from any thread.
+ */
+void ram_blocks_hold(void);
+void ram_blocks_release(void);
+bool ram_blocks_held(void);
+
 /* The block of that name, or NULL. */
 RAMBlock *ram_block_by_name(const char *id);
 /* All blocks in order of creation: NULL starts, NULL ends. */

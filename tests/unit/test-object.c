@@ -51,6 +51,22 @@ static void test_ram(void)
     expect_error(g_steal_pointer(&err), "Memory backend 'm0' not found");
 }
 
+/* Nothing comes or goes while a migration walks over the blocks. */
+static void test_hold(void)
+{
+    Error *err = NULL;
+
+    object_new_from_str("memory-backend-ram,id=m0,size=1M", &error_abort);
+    ram_blocks_hold();
+    g_assert_null(object_new_from_str("memory-backend-ram,id=m1,size=1M", &err));
+    expect_error(g_steal_pointer(&err),
+                 "RAM block '/objects/m1' cannot be made while a migration is under way");
+    g_assert_false(object_delete("m0", &err));
+    expect_error(g_steal_pointer(&err), "object 'm0' is in use, can not be deleted");
+    ram_blocks_release();
+    g_assert_true(object_delete("m0", &error_abort));
+}
+
 static void test_names(void)
 {
     object_new_from_str("memory-backend-ram,id=bare,size=4k,x-use-canonical-path-for-ramblock-id=off",
@@ -229,6 +245,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/object/ram", test_ram);
+    g_test_add_func("/object/hold", test_hold);
     g_test_add_func("/object/names", test_names);
     g_test_add_func("/object/file", test_file);
     g_test_add_func("/object/memfd", test_memfd);
