@@ -15,7 +15,7 @@
 typedef int OptionParser(CommandLine *cl, const char *arg, Error **errp);
 
 OptionParser cmdline_accel, cmdline_action, cmdline_add_fd, cmdline_drive, cmdline_machine,
-    cmdline_memory, cmdline_mon, cmdline_msg, cmdline_name, cmdline_nothing_but_none, cmdline_smp,
+    cmdline_memory, cmdline_msg, cmdline_name, cmdline_nothing_but_none, cmdline_smp,
     cmdline_uuid, cmdline_cpu, cmdline_audiodev;
 
 /* The accelerators told by cmdline_set_accels(): NULL after the last. */

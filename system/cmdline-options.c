@@ -304,50 +304,7 @@ int cmdline_drive(CommandLine *cl, const char *arg, Error **errp)
     return 0;
 }
 
-/* ---- monitors, descriptors, names ---- */
-
-static int check_mode(const char *mode, bool *qmp, Error **errp)
-{
-    if (!mode || !strcmp(mode, "readline")) {
-        *qmp = false;
-    } else if (!strcmp(mode, "control")) {
-        *qmp = true;
-    } else {
-        error_setg(errp, "Parameter 'mode' is 'readline' or 'control', not '%s'", mode);
-        return -1;
-    }
-    return 0;
-}
-
-int cmdline_mon(CommandLine *cl, const char *arg, Error **errp)
-{
-    g_autoptr(Pairs) pairs = keyval_parse(arg, "chardev", NULL, errp);
-    g_autofree char *chardev = NULL, *mode = NULL, *pretty = NULL;
-    MonitorOption monitor = { .option = "mon" };
-
-    if (!pairs) {
-        return -1;
-    }
-    chardev = take(pairs, "chardev");
-    mode = take(pairs, "mode");
-    pretty = take(pairs, "pretty");
-    if (refuse_rest(pairs, "mon", errp) < 0 || check_mode(mode, &monitor.qmp, errp) < 0 ||
-        (pretty && parse_on_off("pretty", pretty, &monitor.pretty, errp) < 0)) {
-        return -1;
-    }
-    if (!chardev) {
-        error_setg(errp, "Parameter 'chardev' is missing");
-        return -1;
-    }
-    if (pretty && !monitor.qmp) {
-        error_setg(errp, "'pretty' is not compatible with HMP monitors");
-        return -1;
-    }
-    cl->monitor_given = cl->monitor_given || !monitor.qmp;
-    monitor.chardev = g_steal_pointer(&chardev);
-    g_array_append_val(cl->monitors, monitor);
-    return 0;
-}
+/* ---- descriptors and names ---- */
 
 static int take_number(Pairs *pairs, const char *key, uint64_t max, uint64_t *number, Error **errp)
 {

@@ -20,7 +20,6 @@ typedef struct Option {
         SET_STRING,             /* the char * at @offset; a second one replaces it */
         SET_STRING_ONCE,        /* the same, but a second one is an error */
         ADD_TEXT,               /* a TextOption for the GArray at @offset */
-        ADD_MONITOR,
         PARSE,
         PRINT_HELP,
         PRINT_VERSION,
@@ -63,11 +62,13 @@ static const Option options[] = {
       "them", ADD_TEXT, AT(chardevs) },
     { "serial", NULL, "DEV", "connect the next serial port: stdio, file:PATH, unix:PATH,\n"
       "pty, chardev:ID, null, none, ...", ADD_TEXT, AT(serials) },
-    { "monitor", NULL, "DEV", "human monitor on DEV, in the syntax of -serial", ADD_MONITOR },
-    { "qmp", NULL, "DEV", "QMP monitor on DEV", ADD_MONITOR },
-    { "qmp-pretty", NULL, "DEV", "QMP monitor on DEV, with indented JSON", ADD_MONITOR },
+    { "monitor", NULL, "DEV", "human monitor on DEV, in the syntax of -serial", ADD_TEXT,
+      AT(monitors) },
+    { "qmp", NULL, "DEV", "QMP monitor on DEV", ADD_TEXT, AT(monitors) },
+    { "qmp-pretty", NULL, "DEV", "QMP monitor on DEV, with indented JSON", ADD_TEXT,
+      AT(monitors) },
     { "mon", NULL, "[chardev=]ID[,mode=readline|control][,pretty=on|off]",
-      "monitor on a character device", PARSE, .parse = cmdline_mon },
+      "monitor on a character device", ADD_TEXT, AT(monitors) },
     { "qtest", NULL, "DEV", "serve the qtest protocol on DEV", SET_STRING_ONCE, AT(qtest) },
     { "qtest-log", NULL, "FILE", "log the qtest protocol to FILE ('none': do not)", SET_STRING,
       AT(qtest_log) },
@@ -188,23 +189,6 @@ static void add_text(CommandLine *cl, const Option *option, const char *arg)
     TextOption text = { .option = option->name, .text = g_strdup(arg) };
 
     g_array_append_val(array, text);
-    cl->serial_given = cl->serial_given || array == cl->serials;
-}
-
-static void add_monitor(CommandLine *cl, const Option *option, const char *arg)
-{
-    MonitorOption monitor = {
-        .option = option->name,
-        .qmp = g_str_has_prefix(option->name, "qmp"),
-        .pretty = !strcmp(option->name, "qmp-pretty"),
-    };
-
-    cl->monitor_given = cl->monitor_given || !monitor.qmp;
-    if (!strcmp(arg, "none")) {
-        return;
-    }
-    monitor.text = g_strdup(arg);
-    g_array_append_val(cl->monitors, monitor);
 }
 
 static int apply(CommandLine *cl, const Option *option, const char *arg, Error **errp)
@@ -227,9 +211,6 @@ static int apply(CommandLine *cl, const Option *option, const char *arg, Error *
         return 0;
     case ADD_TEXT:
         add_text(cl, option, arg);
-        return 0;
-    case ADD_MONITOR:
-        add_monitor(cl, option, arg);
         return 0;
     case PARSE:
         return option->parse(cl, arg, errp);
@@ -314,7 +295,7 @@ CommandLine *cmdline_parse(int argc, char **argv, Error **errp)
     cl->chardevs = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->devices = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->serials = g_array_new(FALSE, FALSE, sizeof(TextOption));
-    cl->monitors = g_array_new(FALSE, FALSE, sizeof(MonitorOption));
+    cl->monitors = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->add_fds = g_array_new(FALSE, FALSE, sizeof(AddFdOption));
 
     for (int i = 1; i < argc;) {
@@ -349,20 +330,16 @@ void cmdline_free(CommandLine *cl)
         g_free(g_array_index(cl->accels, AccelOption, i).name);
         json_object_put(g_array_index(cl->accels, AccelOption, i).opts);
     }
-    for (guint i = 0; i < cl->monitors->len; i++) {
-        g_free(g_array_index(cl->monitors, MonitorOption, i).text);
-        g_free(g_array_index(cl->monitors, MonitorOption, i).chardev);
-    }
     for (guint i = 0; i < cl->add_fds->len; i++) {
         g_free(g_array_index(cl->add_fds, AddFdOption, i).opaque);
     }
     g_array_free(cl->accels, TRUE);
-    g_array_free(cl->monitors, TRUE);
     g_array_free(cl->add_fds, TRUE);
     free_texts(cl->objects);
     free_texts(cl->chardevs);
     free_texts(cl->devices);
     free_texts(cl->serials);
+    free_texts(cl->monitors);
     g_free(cl->machine.memory_backend);
     g_free(cl->machine.kernel);
     g_free(cl->machine.initrd);

@@ -30,14 +30,6 @@ typedef struct TextOption {
     char *text;
 } TextOption;
 
-/* A monitor: by the short options -qmp, -qmp-pretty and -monitor, or by -mon. */
-typedef struct MonitorOption {
-    const char *option;         /* "qmp" */
-    char *text;                 /* a character device in the short syntax; NULL with -mon */
-    char *chardev;              /* -mon: the id of a character device */
-    bool qmp, pretty;
-} MonitorOption;
-
 typedef struct AddFdOption {
     int fd;
     int64_t set;
@@ -49,7 +41,7 @@ typedef struct CommandLine {
     GArray *accels;             /* of AccelOption; empty: the default */
     char *cpu_model;
     GArray *objects, *chardevs, *devices, *serials;     /* of TextOption, in the order given */
-    GArray *monitors;           /* of MonitorOption */
+    GArray *monitors;           /* of TextOption: -mon, -monitor, -qmp, -qmp-pretty */
     GArray *add_fds;            /* of AddFdOption */
     char *qtest, *qtest_log;
     char *incoming;
@@ -57,8 +49,6 @@ typedef struct CommandLine {
     char *pidfile;
     bool stopped;               /* -S */
     bool nodefaults, nographic, daemonize;
-    bool monitor_given;         /* -monitor, none included */
-    bool serial_given;
     bool no_shutdown, no_reboot;
     bool msg_timestamp, msg_guest_name;
     /* -help, -version, -machine help, ...: text to print on stdout, then exit with status 0. */

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "hw/device.h"
 #include "hw/x86/boot.h"
 #include "hw/x86/microvm.h"
 #include "system/cpus.h"
@@ -38,6 +39,37 @@ static uint64_t below_4g(const Machine *machine)
     return MIN(machine->ram_bytes, BELOW_4G_MAX);
 }
 
+/* A device without an id that belongs to the board. */
+static int add_device(const char *name, Error **errp)
+{
+    DeviceState *dev = device_new(name, NULL, errp);
+
+    if (!dev) {
+        return -1;
+    }
+    if (!device_realize(dev, errp)) {
+        device_delete(dev);
+        return -1;
+    }
+    return 0;
+}
+
+static int add_clock(const Machine *machine, Error **errp)
+{
+    DeviceState *dev = device_new("mc146818rtc", NULL, errp);
+
+    if (!dev) {
+        return -1;
+    }
+    if (!device_set_uint(dev, "ram-below-4g", below_4g(machine), errp) ||
+        !device_set_uint(dev, "ram-above-4g", machine->ram_bytes - below_4g(machine), errp) ||
+        !device_set_uint(dev, "cpus", machine->cpus, errp) || !device_realize(dev, errp)) {
+        device_delete(dev);
+        return -1;
+    }
+    return 0;
+}
+
 static int microvm_init(Machine *machine, Error **errp)
 {
     uint64_t low = below_4g(machine), high = machine->ram_bytes - low;
@@ -50,7 +82,12 @@ static int microvm_init(Machine *machine, Error **errp)
     if (memory_map_ram("ram-below-4g", 0, machine->ram, 0, low, false, errp) < 0) {
         return -1;
     }
-    return high ? memory_map_ram("ram-above-4g", 4 * GIB, machine->ram, low, high, false, errp) : 0;
+    if (high &&
+        memory_map_ram("ram-above-4g", 4 * GIB, machine->ram, low, high, false, errp) < 0) {
+        return -1;
+    }
+    return add_clock(machine, errp) < 0 || add_device("port92", errp) < 0 ||
+           add_device("reset-control", errp) < 0 ? -1 : 0;
 }
 
 /*

@@ -1,0 +1,218 @@
+/*
+ * ferry-system-x86_64: the order in which a machine comes to life and ends.
+ *
+ * The command line has been checked before anything happens (system/cmdline.h). Then: process (session,
+ * names, descriptors), accelerator, objects, machine, devices, kernel, first reset, monitors, and at
+ * last the run state that was asked for. From there on the main loop has it, until something quits it.
+ * A failure on the way prints its reason and ends with status 1.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include "hw/device.h"
+#include "hw/x86/microvm.h"
+#include "main/daemonize.h"
+#include "migration/incoming.h"
+#include "migration/migration.h"
+#include "system/accel.h"
+#include "system/bql.h"
+#include "system/cmdline.h"
+#include "system/identity.h"
+#include "system/machine.h"
+#include "system/main-loop.h"
+#include "system/runstate.h"
+
+/* In the order in which they are tried when none is asked for; qtest never is. */
+static const AccelClass *const accels[] = { &accel_kvm, &accel_qtest };
+
+static const AccelClass *find_accel(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(accels); i++) {
+        if (!strcmp(accels[i]->name, name)) {
+            return accels[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- the process ---- */
+
+static int set_names(const CommandLine *cl, Error **errp)
+{
+    identity_set_name(cl->name);
+    error_set_timestamps(cl->msg_timestamp);
+    if (cl->msg_guest_name) {
+        error_set_guest_name(cl->name);
+    }
+    if (cl->process_name && prctl(PR_SET_NAME, cl->process_name) < 0) {
+        error_setg_errno(errp, errno, "Could not change the name of the process");
+        return -1;
+    }
+    return cl->uuid ? identity_set_uuid(cl->uuid, errp) : 0;
+}
+
+static int start_process(const CommandLine *cl, Error **errp)
+{
+    if (cl->daemonize && daemonize_begin(errp) < 0) {
+        return -1;
+    }
+    if (cl->pidfile && pidfile_create(cl->pidfile, errp) < 0) {
+        return -1;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    main_loop_init();
+    bql_lock();
+    system_init_signals();
+    return set_names(cl, errp);
+}
+
+/* ---- the machine ---- */
+
+static void default_accels(CommandLine *cl)
+{
+    static const char *const defaults[] = { "kvm", "tcg" };
+
+    if (cl->accels->len) {
+        return;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(defaults); i++) {
+        const char *name = cl->qtest ? "qtest" : defaults[i];
+        AccelOption accel = { .name = g_strdup(name) };
+
+        g_array_append_val(cl->accels, accel);
+        if (cl->qtest) {
+            break;
+        }
+    }
+}
+
+/* The first that works; why the others did not is told. */
+static int start_accel(CommandLine *cl, Error **errp)
+{
+    default_accels(cl);
+    for (guint i = 0; i < cl->accels->len; i++) {
+        const AccelOption *option = &g_array_index(cl->accels, AccelOption, i);
+        const AccelClass *klass = find_accel(option->name);
+        Error *err = NULL;
+
+        if (klass && accel_init(klass, option->opts, cl->cpu_model, cl->machine.cpus, &err) == 0) {
+            cl->machine.preferred_entry = klass->long_mode_only ? BOOT_ENTRY_LONG : BOOT_ENTRY_PVH;
+            return 0;
+        }
+        error_prepend(&err, "-accel %s: ", option->name);
+        if (i + 1 == cl->accels->len) {
+            error_propagate(errp, err);
+            return -1;
+        }
+        error_report_err(err);
+        error_report("falling back to %s", g_array_index(cl->accels, AccelOption, i + 1).name);
+    }
+    g_assert_not_reached();
+}
+
+/* Run @fn on each text; its errors begin with the option. */
+static int for_each_text(const GArray *texts, int (*fn)(const char *text, Error **errp),
+                         Error **errp)
+{
+    for (guint i = 0; i < texts->len; i++) {
+        const TextOption *option = &g_array_index(texts, TextOption, i);
+
+        if (fn(option->text, errp) < 0) {
+            error_prepend(errp, "-%s %s: ", option->option, option->text);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int add_device(const char *text, Error **errp)
+{
+    g_autofree char *help = NULL;
+
+    if (!device_add_text(text, &help, errp)) {
+        return -1;
+    }
+    if (help) {
+        fputs(help, stdout);
+        exit(EXIT_SUCCESS);
+    }
+    return 0;
+}
+
+static int build_machine(CommandLine *cl, Error **errp)
+{
+    system_set_reboot_action(cl->no_reboot ? REBOOT_ACTION_SHUTDOWN : REBOOT_ACTION_RESET);
+    system_set_shutdown_action(cl->no_shutdown ? SHUTDOWN_ACTION_PAUSE : SHUTDOWN_ACTION_POWEROFF);
+    runstate_set_autostart(!cl->stopped);
+    if (cl->incoming) {
+        runstate_set(RUN_STATE_INMIGRATE);
+    }
+    if (start_accel(cl, errp) < 0) {
+        return -1;
+    }
+    migration_init();
+    if (machine_create(&cl->machine, errp) < 0 ||
+        for_each_text(cl->devices, add_device, errp) < 0 ||
+        cl->machine.klass->boot(&cl->machine, errp) < 0) {
+        return -1;
+    }
+    system_reset_run(SHUTDOWN_CAUSE_NONE);
+    return 0;
+}
+
+static int run(const CommandLine *cl, Error **errp)
+{
+    if (daemonize_finish(errp) < 0) {
+        return -1;
+    }
+    if (cl->incoming) {
+        return incoming_start_from_cmdline(cl->incoming, errp);
+    }
+    if (runstate_autostart() && runstate_check(RUN_STATE_PRELAUNCH)) {
+        vm_start();
+    }
+    return 0;
+}
+
+static void end_machine(void)
+{
+    const AccelClass *klass = accel_current();
+
+    migration_shutdown();
+    vm_stop(RUN_STATE_SHUTDOWN);
+    cpus_destroy();
+    device_delete_all();
+    machine_destroy();
+    if (klass->cleanup) {
+        klass->cleanup();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(CommandLine) cl = NULL;
+    Error *err = NULL;
+    int status;
+
+    machine_register(&machine_microvm);
+    cmdline_set_accels(accels, G_N_ELEMENTS(accels));
+    cl = cmdline_parse(argc, argv, &err);
+    if (cl && cl->print) {
+        fputs(cl->print, stdout);
+        return EXIT_SUCCESS;
+    }
+    if (!cl || start_process(cl, &err) < 0 || build_machine(cl, &err) < 0 || run(cl, &err) < 0) {
+        error_report_err(err);
+        exit(EXIT_FAILURE);
+    }
+    status = main_loop_run();
+    end_machine();
+    bql_unlock();
+    return status;
+}
