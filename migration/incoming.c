@@ -27,6 +27,7 @@
 #include "system/main-loop.h"
 #include "system/ramblock.h"
 #include "system/runstate.h"
+#include "util/keyval.h"
 
 typedef struct IncomingState {
     /* Main thread only. */
@@ -245,13 +246,11 @@ void qmp_migrate_incoming(const char *uri, bool has_channels, MigrationChannelLi
 /* A channel, or a list with one, in JSON. */
 static MigrationAddress *address_from_json(const char *text, Error **errp)
 {
-    enum json_tokener_error parse_error;
-    struct json_object *json = json_tokener_parse_verbose(text, &parse_error);
+    struct json_object *json;
     MigrationChannelList *channels = NULL;
     MigrationAddress *addr = NULL;
 
-    if (!json) {
-        error_setg(errp, "JSON parse error: %s", json_tokener_error_desc(parse_error));
+    if (json_parse_text(text, &json, errp) < 0) {
         return NULL;
     }
     if (json_object_is_type(json, json_type_object)) {
