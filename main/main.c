@@ -168,11 +168,10 @@ static int build_machine(CommandLine *cl, Error **errp)
 
 static int run(const CommandLine *cl, Error **errp)
 {
-    if (daemonize_finish(errp) < 0) {
+    /* Listening or opening is part of starting: the parent of -daemonize hears when it fails. */
+    if ((cl->incoming && incoming_start_from_cmdline(cl->incoming, errp) < 0) ||
+        daemonize_finish(errp) < 0) {
         return -1;
-    }
-    if (cl->incoming) {
-        return incoming_start_from_cmdline(cl->incoming, errp);
     }
     if (runstate_autostart() && runstate_check(RUN_STATE_PRELAUNCH)) {
         vm_start();
