@@ -19,6 +19,7 @@
 
 #include "hw/devices.h"
 #include "hw/misc/memstress-pattern.h"
+#include "system/memory-backend.h"
 #include "system/memory.h"
 #include "system/runstate.h"
 
@@ -327,23 +328,21 @@ static void memstress_finalize(DeviceState *dev)
 /* Give the memory backend its place at "start"; the region is all of it. */
 static bool map_memdev(Memstress *s, Error **errp)
 {
-    RAMBlock *block = ram_block_by_name(s->memdev);
+    RAMBlock *block = memory_backend_claim(s->memdev, errp);
 
     if (!block) {
-        error_setg(errp, "memstress: no memory backend '%s'", s->memdev);
-        return false;
-    }
-    if (block->guest_addr != UINT64_MAX) {
-        error_setg(errp, "memstress: memory backend '%s' is in use", s->memdev);
         return false;
     }
     if (s->size && s->size != block->used_length) {
         error_setg(errp, "memstress: size is %" PRIu64 " bytes but memory backend '%s' has %" PRIu64,
                    s->size, s->memdev, block->used_length);
-        return false;
+    } else if (memory_map_ram("memstress", s->start, block, 0, block->used_length, false,
+                              errp) == 0) {
+        s->size = block->used_length;
+        return true;
     }
-    s->size = block->used_length;
-    return memory_map_ram("memstress", s->start, block, 0, s->size, false, errp) == 0;
+    memory_backend_release(s->memdev);
+    return false;
 }
 
 /* Every page of the region must be RAM that can be written. */
@@ -399,6 +398,9 @@ static void memstress_unrealize(DeviceState *dev)
     g_cond_broadcast(&s->cond);
     g_mutex_unlock(&s->lock);
     g_thread_join(s->thread);
+    if (s->memdev) {
+        memory_backend_release(s->memdev);
+    }
 }
 
 static bool memstress_may_unplug(DeviceState *dev, Error **errp)

@@ -10,6 +10,7 @@
 #include "device-harness.h"
 #include "hw/misc/memstress-pattern.h"
 #include "system/bql.h"
+#include "system/memory-backend.h"
 #include "system/memory.h"
 #include "system/runstate.h"
 #include "util/bitmap.h"
@@ -226,9 +227,13 @@ static void test_migration(void)
 
 static void test_memdev(void)
 {
-    RAMBlock *own = ram_block_new("own", REGION, NULL, &error_abort);
-    DeviceState *dev = harness_device("memstress,id=m,memdev=own,start=0x40000000,rate=0,running=on");
+    DeviceState *dev;
+    RAMBlock *own;
 
+    g_assert_nonnull(object_new_from_str("memory-backend-ram,id=own,size=256K", &error_abort));
+    dev = harness_device("memstress,id=m,memdev=own,start=0x40000000,rate=0,running=on");
+    own = ram_block_by_name("/objects/own");
+    g_assert_nonnull(own);
     g_assert_cmphex(own->guest_addr, ==, 0x40000000);
     g_assert_cmpuint(harness_get_uint(dev, "size"), ==, REGION);
     vm_start();
@@ -239,7 +244,7 @@ static void test_memdev(void)
     device_set_bool(dev, "verify", true, &error_abort);
     g_assert_cmpuint(harness_get_uint(dev, "verify-errors"), ==, 1);
     harness_device_fails("memstress,memdev=own,start=0x50000000",
-                         "memstress: memory backend 'own' is in use");
+                         "Memory backend 'own' is in use already");
     device_delete(dev);
 }
 
@@ -255,7 +260,7 @@ static void test_errors(void)
                          "memstress: there is no writable RAM at 0x10000000");
     harness_device_fails("memstress,start=0x300000,size=2M",
                          "memstress: there is no writable RAM at 0x400000");
-    harness_device_fails("memstress,memdev=nothing", "memstress: no memory backend 'nothing'");
+    harness_device_fails("memstress,memdev=nothing", "Memory backend 'nothing' not found");
     harness_device_fails("memstress,size=4K,verify=on",
                          "Property 'memstress.verify' can be set only after the device was realized");
 }
