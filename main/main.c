@@ -199,6 +199,7 @@ int main(int argc, char **argv)
     Error *err = NULL;
     int status;
 
+    g_set_prgname("ferry-system-x86_64");
     machine_register(&machine_microvm);
     cmdline_set_accels(accels, G_N_ELEMENTS(accels));
     cl = cmdline_parse(argc, argv, &err);

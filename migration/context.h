@@ -54,5 +54,7 @@ static inline bool migration_context_cancelled(MigrationContext *ctx)
 }
 /* Everything sent so far, on all channels, bytes. */
 uint64_t migration_context_transferred(MigrationContext *ctx);
+/* The counters as query-migrate shows them; rates are left zero. The caller frees it. */
+MigrationStats *migration_context_stats(MigrationContext *ctx);
 
 #endif

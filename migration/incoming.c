@@ -41,7 +41,8 @@ typedef struct IncomingState {
     GMutex lock;
     MigrationStatus status;
     Error *error;
-    int64_t start_us, end_us;
+    int64_t start_us, end_us;           /* of loading, from the moment the source is there */
+    uint64_t final_transferred;         /* once the thread has ended */
 
     /* The loading thread's while it runs. */
     MigrationContext ctx;
@@ -147,10 +148,12 @@ static void incoming_finish(void *opaque)
 
     g_mutex_lock(&s->lock);
     s->end_us = g_get_monotonic_time();
+    s->final_transferred = migration_context_transferred(&s->ctx);
     Error *err = error_copy(s->error);
+    MigrationFile *file = g_steal_pointer(&s->ctx.main_file);
     g_mutex_unlock(&s->lock);
 
-    g_clear_pointer(&s->ctx.main_file, mfile_free);
+    mfile_free(file);
     g_clear_pointer(&s->ctx.channels, migration_channels_free);
     migration_options_end();
     if (!err) {
@@ -174,7 +177,10 @@ static gpointer incoming_thread(gpointer opaque)
     QIOChannel *ioc = migration_channels_accept(s->ctx.channels, &err);
 
     if (ioc) {
+        g_mutex_lock(&s->lock);
         s->ctx.main_file = mfile_new_input(ioc);
+        s->start_us = g_get_monotonic_time();
+        g_mutex_unlock(&s->lock);
         set_status(s, MIGRATION_STATUS_ACTIVE);
         if (loadvm(&s->ctx, &err) == 0) {
             send_verdict(s, NULL, &err);
@@ -317,17 +323,37 @@ void incoming_shutdown(void)
     g_mutex_unlock(&s->lock);
 }
 
-bool incoming_fill_info(MigrationInfo *info)
+/* Figures of a load: what has come in so far, and how fast. Under the lock. */
+static void fill_progress(IncomingState *s, MigrationInfo *info)
+{
+    int64_t us = MAX((s->end_us ?: g_get_monotonic_time()) - s->start_us, 1);
+
+    info->has_total_time = true;
+    info->total_time = us / 1000;
+    info->ram = migration_context_stats(&s->ctx);
+    if (s->end_us) {
+        info->ram->transferred = s->final_transferred;
+    }
+    info->ram->mbps = (double)info->ram->transferred * 8 / us;
+    info->ram->pages_per_second = (double)info->ram->transferred / TARGET_PAGE_SIZE * 1e6 / us;
+    if (counter_get(s->ctx.counters.channels)) {
+        info->has_channels = true;
+        info->channels = counter_get(s->ctx.counters.channels);
+    }
+}
+
+void incoming_fill_info(MigrationInfo *info)
 {
     IncomingState *s = &incoming;
-    bool told = false;
 
     g_mutex_lock(&s->lock);
-    if (s->status != MIGRATION_STATUS_NONE) {
-        info->has_status = told = true;
+    bool told = s->status != MIGRATION_STATUS_NONE;
+    if (told) {
+        info->has_status = true;
         info->status = s->status;
-        info->has_total_time = true;
-        info->total_time = ((s->end_us ?: g_get_monotonic_time()) - s->start_us) / 1000;
+        if (s->status != MIGRATION_STATUS_SETUP) {
+            fill_progress(s, info);
+        }
         if (s->error && s->status == MIGRATION_STATUS_FAILED) {
             info->error_desc = g_strdup(error_get_pretty(s->error));
         }
@@ -337,5 +363,4 @@ bool incoming_fill_info(MigrationInfo *info)
         info->has_socket_address = true;
         info->socket_address = QAPI_CLONE(SocketAddressList, s->addresses);
     }
-    return told;
 }

@@ -21,8 +21,8 @@ int incoming_start_from_cmdline(const char *arg, Error **errp);
 /* Whether a machine is expected or arriving; the monitors refuse some commands meanwhile. */
 bool incoming_in_progress(void);
 
-/* Fill what query-migrate tells of a destination; false when there is nothing to tell. */
-bool incoming_fill_info(MigrationInfo *info);
+/* Fill what query-migrate tells of a destination; nothing when none was started. */
+void incoming_fill_info(MigrationInfo *info);
 /* Cancel: end the load; the process stays or ends as for any other failure. Main thread. */
 void incoming_cancel(void);
 /* At exit: end and join the loading thread. */

@@ -73,12 +73,6 @@ typedef struct MigrationState {
 
 static MigrationState current = { .status = MIGRATION_STATUS_NONE };
 
-uint64_t migration_context_transferred(MigrationContext *ctx)
-{
-    return (ctx->main_file ? mfile_transferred(ctx->main_file) : 0) +
-           counter_get(ctx->counters.multifd_bytes) + counter_get(ctx->counters.mapped_bytes);
-}
-
 static bool status_is_running(MigrationStatus status)
 {
     switch (status) {
@@ -573,24 +567,13 @@ void qmp_migrate_pause(Error **errp)
 
 static MigrationStats *make_stats(MigrationState *s)
 {
-    MigrationStats *ram = g_new0(MigrationStats, 1);
-    const MigrationCounters *c = &s->ctx.counters;
-    bool ended = !status_is_running(s->status);
+    MigrationStats *ram = migration_context_stats(&s->ctx);
 
-    ram->transferred = ended ? s->final_transferred : migration_context_transferred(&s->ctx);
-    ram->total = counter_get(c->total_bytes);
-    ram->remaining = counter_get(c->remaining_bytes);
-    ram->duplicate = counter_get(c->zero_pages);
-    ram->normal = counter_get(c->normal_pages);
-    ram->normal_bytes = ram->normal * TARGET_PAGE_SIZE;
-    ram->dirty_pages_rate = counter_get(c->dirty_pages_rate);
+    if (!status_is_running(s->status)) {
+        ram->transferred = s->final_transferred;
+    }
     ram->mbps = s->mbps;
-    ram->dirty_sync_count = counter_get(c->dirty_sync_count);
-    ram->page_size = TARGET_PAGE_SIZE;
-    ram->multifd_bytes = counter_get(c->multifd_bytes);
     ram->pages_per_second = s->pages_per_second;
-    ram->precopy_bytes = counter_get(c->precopy_bytes);
-    ram->downtime_bytes = counter_get(c->downtime_bytes);
     return ram;
 }
 
@@ -612,34 +595,40 @@ static void fill_times(MigrationState *s, MigrationInfo *info)
     }
 }
 
+/* Under the lock. */
+static void fill_outgoing(MigrationState *s, MigrationInfo *info)
+{
+    unsigned channels = counter_get(s->ctx.counters.channels);
+    int throttle = cpus_throttle_get();
+
+    info->has_status = true;
+    info->status = s->status;
+    info->ram = make_stats(s);
+    fill_times(s, info);
+    if (s->error && s->status == MIGRATION_STATUS_FAILED) {
+        info->error_desc = g_strdup(error_get_pretty(s->error));
+    }
+    info->has_cpu_throttle_percentage = throttle > 0;
+    info->cpu_throttle_percentage = throttle;
+    info->has_channels = channels > 0;
+    info->channels = channels;
+}
+
 MigrationInfo *qmp_query_migrate(Error **errp)
 {
     MigrationState *s = &current;
     MigrationInfo *info = g_new0(MigrationInfo, 1);
 
     reap(s);
-    if (incoming_fill_info(info)) {
-        return info;
-    }
     g_mutex_lock(&s->lock);
-    if (s->status != MIGRATION_STATUS_NONE) {
-        info->has_status = true;
-        info->status = s->status;
-        info->ram = make_stats(s);
-        fill_times(s, info);
-        if (s->error && s->status == MIGRATION_STATUS_FAILED) {
-            info->error_desc = g_strdup(error_get_pretty(s->error));
-        }
-        if (cpus_throttle_get()) {
-            info->has_cpu_throttle_percentage = true;
-            info->cpu_throttle_percentage = cpus_throttle_get();
-        }
-        if (counter_get(s->ctx.counters.channels)) {
-            info->has_channels = true;
-            info->channels = counter_get(s->ctx.counters.channels);
-        }
+    bool outgoing = s->status != MIGRATION_STATUS_NONE;
+    if (outgoing) {
+        fill_outgoing(s, info);
     }
     g_mutex_unlock(&s->lock);
+    if (!outgoing) {
+        incoming_fill_info(info);
+    }
     return info;
 }
 
