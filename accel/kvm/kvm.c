@@ -50,18 +50,18 @@ static int parse_options(struct json_object *opts, Options *parsed, Error **errp
         }
         if (!strcmp(key, "kernel-irqchip")) {
             if (strcmp(value, "on")) {
-                error_setg(errp, "-accel kvm: kernel-irqchip=%s is not supported, only 'on'", value);
+                error_setg(errp, "kernel-irqchip=%s is not supported, only 'on'", value);
                 return -1;
             }
         } else if (!strcmp(key, "dirty-tracker")) {
             if (strcmp(value, "kvm") && strcmp(value, "pagemap")) {
-                error_setg(errp, "-accel kvm: dirty-tracker must be 'kvm' or 'pagemap', not '%s'",
+                error_setg(errp, "dirty-tracker must be 'kvm' or 'pagemap', not '%s'",
                            value);
                 return -1;
             }
             parsed->pagemap = !strcmp(value, "pagemap");
         } else {
-            error_setg(errp, "-accel kvm: Property '%s' not found", key);
+            error_setg(errp, "Property '%s' not found", key);
             return -1;
         }
     }

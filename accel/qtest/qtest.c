@@ -19,7 +19,7 @@ static int qtest_init(struct json_object *opts, const char *cpu_model, unsigned 
     if (opts) {
         json_object_object_foreach(opts, key, value) {
             (void)value;
-            error_setg(errp, "-accel qtest: Property '%s' not found", key);
+            error_setg(errp, "Property '%s' not found", key);
             return -1;
         }
     }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "hw/device.h"
 #include "hw/x86/boot.h"
+#include "hw/x86/vmstate.h"
 #include "hw/x86/microvm.h"
 #include "system/cpus.h"
 #include "system/memory.h"
@@ -86,8 +87,8 @@ static int microvm_init(Machine *machine, Error **errp)
         memory_map_ram("ram-above-4g", 4 * GIB, machine->ram, low, high, false, errp) < 0) {
         return -1;
     }
-    return add_clock(machine, errp) < 0 || add_device("port92", errp) < 0 ||
-           add_device("reset-control", errp) < 0 ? -1 : 0;
+    return x86_vmstate_register(errp) < 0 || add_clock(machine, errp) < 0 ||
+           add_device("port92", errp) < 0 || add_device("reset-control", errp) < 0 ? -1 : 0;
 }
 
 /*

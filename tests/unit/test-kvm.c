@@ -25,10 +25,10 @@ typedef struct Refusal {
 
 static const Refusal refusals[] = {
     { "kernel-irqchip", "split", NULL,
-      "-accel kvm: kernel-irqchip=split is not supported, only 'on'" },
+      "kernel-irqchip=split is not supported, only 'on'" },
     { "dirty-tracker", "magic", NULL,
-      "-accel kvm: dirty-tracker must be 'kvm' or 'pagemap', not 'magic'" },
-    { "speed", "11", NULL, "-accel kvm: Property 'speed' not found" },
+      "dirty-tracker must be 'kvm' or 'pagemap', not 'magic'" },
+    { "speed", "11", NULL, "Property 'speed' not found" },
     { NULL, NULL, "z80", "unable to find CPU model 'z80' (there are: host, max, qemu64, kvm64)" },
     { NULL, NULL, "max,+flux", "-cpu: Property 'flux' not found" },
     { NULL, NULL, "max,flux=on", "-cpu: Property 'flux' not found" },
