@@ -1,0 +1,50 @@
+"""fio: what the device can do.
+
+Copyright (C) 2026 The Ferry developers
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+import json
+import os
+import subprocess
+import tempfile
+
+from . import BenchError, host
+
+DEPTH = 16
+
+
+def _run(path, size, arguments):
+    """Returns (seconds of the job as fio reports them, CPU seconds of fio)."""
+    program = host.need_program("fio", "fio")
+    argv = [program, "--name=limit", f"--filename={path}", f"--size={size}", "--bs=1M", "--direct=1",
+            "--ioengine=io_uring", f"--iodepth={DEPTH}", "--output-format=json", *arguments]
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
+                                   stderr=subprocess.STDOUT)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        text = out.read().decode("utf-8", "replace")
+    if process.returncode:
+        raise BenchError(f"fio failed: {text.strip()}")
+    job = json.loads(text[text.index("{"):])["jobs"][0]
+    way = job["read"] if job["read"]["io_bytes"] else job["write"]
+    if way["io_bytes"] != size:
+        raise BenchError(f"fio moved {way['io_bytes']} bytes instead of {size}")
+    return way["runtime"] / 1000, usage.ru_utime + usage.ru_stime
+
+
+def write(path, size):
+    """A new file written from end to end, on stable storage at the end."""
+    host.settle()
+    return _run(path, size, ["--rw=write", "--end_fsync=1"])
+
+
+def read(path, size, offset):
+    host.settle()
+    return _run(path, size, ["--rw=read", f"--offset={offset}", "--invalidate=1"])

@@ -1,0 +1,35 @@
+"""Several channels over UNIX sockets, beside the single stream.
+
+The memory of `precopy`, moved with multifd over 1, 2 and 4 channels and by the plain stream, in turn. Each
+verdict is the stream's time over that of the channels.
+
+Copyright (C) 2026 The Ferry developers
+SPDX-License-Identifier: GPL-2.0-or-later
+"""
+from lib import figures, host, machine, moves
+
+SIZE_MIB = 2048
+CHANNELS = (1, 2, 4)
+
+
+def run(context):
+    size = context.size(SIZE_MIB)
+    ferry = machine.ferry()
+    sides = {0: figures.Side("stream", size)}
+    sides.update({n: figures.Side(f"{n} channels", size) for n in CHANNELS})
+
+    with context.memory(3 * size) as memory:
+        content = memory.file("content")
+        host.write_mixed(content, size)
+        for _ in range(context.rounds(3)):
+            for channels, side in sides.items():
+                options = (["multifd"], {"multifd-channels": channels}) if channels else ([], {})
+                result = moves.over_socket(ferry, machine.file_memory(content, size),
+                                           machine.touched_memory(size), *options)
+                side.add(result.seconds, result.cpu)
+
+    stream = sides[0]
+    for channels in CHANNELS:
+        side = sides[channels]
+        figures.verdict(f"multifd-unix-{channels}", stream.seconds.median / side.seconds.median,
+                        side.lines() + stream.lines())
