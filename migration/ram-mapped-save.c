@@ -1,0 +1,229 @@
+/*
+ * Saving RAM into a direct-mapped file.
+ *
+ * A run of dirty pages is looked through for zero pages; what lies between them is written to its
+ * place straight from guest memory. The bitmap of pages that are in the file follows, page by page: a
+ * page that became zero is cleared in it, and what the file holds in its place means nothing any more.
+ * The bitmaps go to the file at the end, when the machine stands.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "migration/ram-mapped.h"
+
+#include <inttypes.h>
+#include <sys/stat.h>
+
+#include "migration/file-io.h"
+#include "util/bitmap.h"
+#include "util/bswap.h"
+#include "util/zero.h"
+
+/* Parts of a bitmap that are all clear are left as holes, at this grain. */
+#define BITMAP_PIECE_BYTES 65536
+
+typedef struct MappedSink {
+    RamSink parent;
+    MultifdPool *pool;
+    GPtrArray *blocks;          /* of MappedBlock, owned */
+    bool detect_zero;
+    bool starts_as_hole;        /* the file reads as zero where nothing was written */
+} MappedSink;
+
+/* Workers -------------------------------------------------------------------------------------- */
+
+static int save_start(MultifdWorker *worker, Error **errp)
+{
+    worker->state = file_io_new(worker->ioc, true, true, errp);
+    return worker->state ? 0 : -1;
+}
+
+static void save_end(MultifdWorker *worker)
+{
+    file_io_free(worker->state);
+    worker->state = NULL;
+}
+
+static bool page_is_zero(const MappedBlock *mb, uint64_t page)
+{
+    return buffer_is_zero(mb->block->host + page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);
+}
+
+static int save_job(MultifdWorker *worker, const MultifdJob *job, Error **errp)
+{
+    const MappedSink *sink = worker->opaque;
+    MappedBlock *mb = job->block;
+    uint64_t end = job->first + job->pages, zero = 0;
+
+    for (uint64_t at = job->first, from; at < end;) {
+        for (from = at; at < end && sink->detect_zero && page_is_zero(mb, at); at++) {
+        }
+        if (at > from) {
+            bitmap_test_and_clear_atomic(mb->bitmap, from, at - from);
+            zero += at - from;
+        }
+        for (from = at; at < end && !(sink->detect_zero && page_is_zero(mb, at)); at++) {
+        }
+        if (at == from) {
+            continue;
+        }
+        bitmap_set_atomic(mb->bitmap, from, at - from);
+        if (file_io_queue(worker->state, mb->block->host + from * TARGET_PAGE_SIZE,
+                          (at - from) * TARGET_PAGE_SIZE,
+                          mb->pages_offset + from * TARGET_PAGE_SIZE, errp) < 0) {
+            return -1;
+        }
+    }
+    counter_add(worker->ctx->counters.zero_pages, zero);
+    counter_add(worker->ctx->counters.normal_pages, job->pages - zero);
+    counter_add(*worker->bytes, (job->pages - zero) * TARGET_PAGE_SIZE);
+    return 0;
+}
+
+static int save_sync(MultifdWorker *worker, Error **errp)
+{
+    return file_io_drain(worker->state, errp);
+}
+
+static const MultifdOps save_ops = {
+    .name = "mig/save",
+    .start = save_start,
+    .job = save_job,
+    .sync = save_sync,
+    .end = save_end,
+};
+
+/* The sink ------------------------------------------------------------------------------------- */
+
+static int mapped_prepare(RamSink *parent, Error **errp)
+{
+    MappedSink *sink = (MappedSink *)parent;
+    MigrationContext *ctx = parent->ctx;
+    int fd = qio_channel_get_fd(mfile_channel(ctx->main_file));
+    struct stat st;
+
+    sink->starts_as_hole = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    sink->pool = mapped_pool_new(ctx, &save_ops, sink, errp);
+    return sink->pool ? 0 : -1;
+}
+
+static int mapped_block_header(RamSink *parent, RAMBlock *block, MigrationFile *f, Error **errp)
+{
+    MappedSink *sink = (MappedSink *)parent;
+    MappedBlock *mb = g_new0(MappedBlock, 1);
+    uint64_t bitmap_end;
+
+    g_ptr_array_add(sink->blocks, mb);
+    mb->block = block;
+    mb->bitmap = bitmap_try_new(block->pages);
+    if (!mb->bitmap) {
+        error_setg(errp, "not enough memory for the file bitmap of RAM block '%s'", block->idstr);
+        return -1;
+    }
+    mb->bitmap_offset = mfile_offset(f) + MAPPED_HEADER_BYTES;
+    bitmap_end = mb->bitmap_offset + bitmap_le_size_bytes(block->pages);
+    mb->pages_offset = (bitmap_end + MAPPED_PAGES_ALIGN - 1) / MAPPED_PAGES_ALIGN *
+                       MAPPED_PAGES_ALIGN;
+    mfile_put_be32(f, MAPPED_HEADER_VERSION);
+    mfile_put_be64(f, TARGET_PAGE_SIZE);
+    mfile_put_be64(f, mb->bitmap_offset);
+    mfile_put_be64(f, mb->pages_offset);
+    return mfile_seek(f, mb->pages_offset + block->used_length, errp);
+}
+
+static MappedBlock *find_block(const MappedSink *sink, const RAMBlock *block)
+{
+    for (guint i = 0; i < sink->blocks->len; i++) {
+        MappedBlock *mb = g_ptr_array_index(sink->blocks, i);
+
+        if (mb->block == block) {
+            return mb;
+        }
+    }
+    g_assert_not_reached();
+}
+
+static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first, uint64_t n,
+                                MigrationFile *f, Error **errp)
+{
+    MappedSink *sink = (MappedSink *)parent;
+
+    if (mapped_pool_submit(sink->pool, find_block(sink, block), first, n, errp) < 0) {
+        return -1;
+    }
+    return n * TARGET_PAGE_SIZE;
+}
+
+static int mapped_flush(RamSink *parent, MigrationFile *f, Error **errp)
+{
+    return multifd_pool_sync(((MappedSink *)parent)->pool, errp);
+}
+
+static int write_bitmap(MappedSink *sink, MappedBlock *mb, QIOChannel *ioc, Error **errp)
+{
+    uint64_t size = bitmap_le_size_bytes(mb->block->pages);
+    uint8_t *bytes = (uint8_t *)mb->bitmap;
+
+    bitmap_to_le(bytes, mb->bitmap, mb->block->pages);
+    for (uint64_t at = 0; at < size; at += BITMAP_PIECE_BYTES) {
+        uint64_t len = MIN(size - at, BITMAP_PIECE_BYTES);
+
+        if (sink->starts_as_hole && buffer_is_zero(bytes + at, len)) {
+            continue;
+        }
+        if (qio_channel_pwrite_all(ioc, bytes + at, len, mb->bitmap_offset + at, errp) < 0) {
+            error_prepend(errp, "writing the bitmap of RAM block '%s': ", mb->block->idstr);
+            return -1;
+        }
+        counter_add(sink->parent.ctx->counters.mapped_bytes, len);
+    }
+    return 0;
+}
+
+static int mapped_finish(RamSink *parent, MigrationFile *f, Error **errp)
+{
+    MappedSink *sink = (MappedSink *)parent;
+
+    for (guint i = 0; i < sink->blocks->len; i++) {
+        if (write_bitmap(sink, g_ptr_array_index(sink->blocks, i), mfile_channel(f), errp) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static void mapped_free(RamSink *parent)
+{
+    MappedSink *sink = (MappedSink *)parent;
+
+    multifd_pool_free(sink->pool);
+    g_ptr_array_unref(sink->blocks);
+    g_free(sink);
+}
+
+static const RamSinkClass mapped_class = {
+    .name = "direct-mapped",
+    .prepare = mapped_prepare,
+    .block_header = mapped_block_header,
+    .write_run = mapped_write_run,
+    .flush = mapped_flush,
+    .finish = mapped_finish,
+    .free = mapped_free,
+};
+
+RamSink *ram_mapped_sink_new(MigrationContext *ctx, Error **errp)
+{
+    MappedSink *sink;
+
+    if (!mfile_seekable(ctx->main_file)) {
+        error_setg(errp, "capability 'direct-mapped' needs a file, but %s has no offsets",
+                   migration_channels_describe(ctx->channels));
+        return NULL;
+    }
+    sink = g_new0(MappedSink, 1);
+    sink->parent.klass = &mapped_class;
+    sink->parent.ctx = ctx;
+    sink->blocks = g_ptr_array_new_with_free_func((GDestroyNotify)mapped_block_free);
+    sink->detect_zero = ctx->opts.params.zero_page_detection != ZERO_PAGE_DETECTION_NONE;
+    return &sink->parent;
+}
