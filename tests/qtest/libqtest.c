@@ -45,6 +45,15 @@ const char *qtest_binary(void)
     return binary && *binary ? binary : FERRY_BINARY_DEFAULT;
 }
 
+const char *qtest_guest(const char *name)
+{
+    const char *dir = g_getenv("FERRY_GUEST_DIR");
+    static char *path;
+
+    g_free(path);
+    return path = g_strdup_printf("%s/%s.elf", dir && *dir ? dir : FERRY_GUEST_DIR_DEFAULT, name);
+}
+
 gint64 qtest_deadline(void)
 {
     const char *text = g_getenv("FERRY_TEST_TIMEOUT");
@@ -182,13 +191,15 @@ static char *capture_text(Capture *capture)
     return text;
 }
 
-static bool capture_wait(Capture *capture, const char *text)
+/* Wait for @text, or (NULL) for more than @have bytes. */
+static bool capture_wait(Capture *capture, const char *text, size_t have)
 {
     gint64 deadline = qtest_deadline();
     bool found;
 
     g_mutex_lock(&capture->lock);
-    while (!(found = strstr(capture->text->str, text) != NULL) && !capture->ended) {
+    while (!(found = text ? strstr(capture->text->str, text) != NULL : capture->text->len > have) &&
+           !capture->ended) {
         if (!g_cond_wait_until(&capture->changed, &capture->lock, deadline)) {
             break;
         }
@@ -218,16 +229,25 @@ char *qtest_stderr(QTestState *s)
 
 void qtest_wait_stdout(QTestState *s, const char *text)
 {
-    if (!capture_wait(&s->out, text)) {
+    if (!capture_wait(&s->out, text, 0)) {
         g_autofree char *out = qtest_stdout(s);
 
         qtest_fail(s, "'%s' did not appear on stdout, which was: %s", text, out);
     }
 }
 
+void qtest_wait_more_stdout(QTestState *s, size_t have)
+{
+    if (!capture_wait(&s->out, NULL, have)) {
+        g_autofree char *out = qtest_stdout(s);
+
+        qtest_fail(s, "nothing more appeared on stdout, which was: %s", out);
+    }
+}
+
 void qtest_wait_stderr(QTestState *s, const char *text)
 {
-    if (!capture_wait(&s->err, text)) {
+    if (!capture_wait(&s->err, text, 0)) {
         qtest_fail(s, "'%s' did not appear on stderr", text);
     }
 }
@@ -578,7 +598,7 @@ QTestState *qtest_init_without_qmp_handshake(const char *args)
     qmp_path = g_build_filename(socket_dir, "qmp", NULL);
     qtest_listener = listen_at(qtest_path);
     qmp_listener = listen_at(qmp_path);
-    line = g_strdup_printf("-qtest unix:%s -chardev socket,path=%s,id=char0 "
+    line = g_strdup_printf("-qtest unix:%s -qtest-log none -chardev socket,path=%s,id=char0 "
                            "-mon chardev=char0,mode=control -display none -audio none %s "
                            "-accel qtest", qtest_path, qmp_path, args ?: "");
     s = spawn(line);

@@ -66,6 +66,9 @@ char *qtest_stderr(QTestState *s);
 void qtest_wait_stdout(QTestState *s, const char *text);
 void qtest_wait_stderr(QTestState *s, const char *text);
 
+/* Return when there are more than @have bytes on stdout. */
+void qtest_wait_more_stdout(QTestState *s, size_t have);
+
 /*
  * Run the program to its end with nothing but @args: no sockets, no accelerator chosen.
  * Returns: the exit status, or minus the signal. *@out and *@err (either may be NULL) are the
@@ -166,6 +169,8 @@ int qtest_socket_fd(QTestState *s);
 
 const char *qtest_get_arch(void);
 const char *qtest_binary(void);
+/* The path of a guest kernel of the build tree ("ticker", "dirtier"); valid until the next call. */
+const char *qtest_guest(const char *name);
 /* Whether an accelerator is there and works for the caller ("kvm", "tcg", "qtest"). */
 bool qtest_has_accel(const char *name);
 /* g_test_add_func() below /x86_64. */
