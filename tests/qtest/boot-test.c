@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,7 +19,7 @@ static const struct {
     const char *args;
     const char *texts[4];       /* all must be on stdout */
 } printing[] = {
-    { "-version", { "ferry" } },
+    { "-version", { "version " } },
     { "-help", { "-machine", "-accel", "-incoming" } },
     { "-machine help", { "Supported machines are:", "microvm", "(default)" } },
     { "-accel help", { "kvm", "tcg", "qtest" } },
