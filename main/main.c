@@ -2,7 +2,7 @@
  * ferry-system-x86_64: the order in which a machine comes to life and ends.
  *
  * The command line has been checked before anything happens (system/cmdline.h). Then: process (session,
- * names, descriptors), accelerator, objects, machine, devices, kernel, first reset, monitors, and at
+ * names, descriptors), objects, accelerator, machine, devices, kernel, first reset, monitors, and at
  * last the run state that was asked for. From there on the main loop has it, until something quits it.
  * A failure on the way prints its reason and ends with status 1.
  *
@@ -26,6 +26,7 @@
 #include "system/identity.h"
 #include "system/machine.h"
 #include "system/main-loop.h"
+#include "system/object.h"
 #include "system/runstate.h"
 
 /* In the order in which they are tried when none is asked for; qtest never is. */
@@ -131,6 +132,22 @@ static int for_each_text(const GArray *texts, int (*fn)(const char *text, Error 
     return 0;
 }
 
+static int add_object(const char *text, Error **errp)
+{
+    Error *err = NULL;
+    g_autofree char *help = object_help(text, &err);
+
+    if (help) {
+        fputs(help, stdout);
+        exit(EXIT_SUCCESS);
+    }
+    if (err) {
+        error_propagate(errp, err);
+        return -1;
+    }
+    return object_new_from_str(text, errp) ? 0 : -1;
+}
+
 static int add_device(const char *text, Error **errp)
 {
     g_autofree char *help = NULL;
@@ -153,7 +170,7 @@ static int build_machine(CommandLine *cl, Error **errp)
     if (cl->incoming) {
         runstate_set(RUN_STATE_INMIGRATE);
     }
-    if (start_accel(cl, errp) < 0) {
+    if (for_each_text(cl->objects, add_object, errp) < 0 || start_accel(cl, errp) < 0) {
         return -1;
     }
     migration_init();
@@ -191,6 +208,7 @@ static void end_machine(void)
     if (klass->cleanup) {
         klass->cleanup();
     }
+    objects_delete_all();
 }
 
 int main(int argc, char **argv)

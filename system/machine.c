@@ -11,6 +11,7 @@
 #include "system/bql.h"
 #include "system/identity.h"
 #include "system/machine.h"
+#include "system/memory-backend.h"
 
 #define CLASSES_MAX 8
 
@@ -45,6 +46,28 @@ const MachineClass *machine_class_find(const char *name)
     return NULL;
 }
 
+/* RAM of the machine's own, or a memory backend, whose size is the machine's unless -m says the same. */
+static int create_ram(Machine *machine, Error **errp)
+{
+    const char *id = machine->memory_backend;
+
+    if (!id) {
+        machine->ram = ram_block_new(machine->klass->ram_id, machine->ram_bytes, NULL, errp);
+        return machine->ram ? 0 : -1;
+    }
+    machine->ram = memory_backend_claim(id, errp);
+    if (!machine->ram) {
+        return -1;
+    }
+    if (machine->ram_bytes && machine->ram_bytes != machine->ram->used_length) {
+        error_setg(errp, "Size of RAM, %" PRIu64 " bytes, and of memory backend '%s', %" PRIu64
+                   " bytes, differ", machine->ram_bytes, id, machine->ram->used_length);
+        return -1;
+    }
+    machine->ram_bytes = machine->ram->used_length;
+    return 0;
+}
+
 int machine_create(Machine *machine, Error **errp)
 {
     g_assert(bql_locked() && !current);
@@ -55,8 +78,7 @@ int machine_create(Machine *machine, Error **errp)
                    machine->cpus, machine->klass->name, machine->klass->max_cpus);
         return -1;
     }
-    machine->ram = ram_block_new(machine->klass->ram_id, machine->ram_bytes, NULL, errp);
-    if (!machine->ram || cpus_create(machine->cpus, errp) < 0 ||
+    if (create_ram(machine, errp) < 0 || cpus_create(machine->cpus, errp) < 0 ||
         machine->klass->init(machine, errp) < 0) {
         return -1;
     }

@@ -235,7 +235,8 @@ static void test_backend_refused(void)
                    "Cannot open '/nonexistent/x' for RAM block '/objects/a': No such file or "
                    "directory");
     assert_refused("-machine memory-backend=ghost", "Memory backend 'ghost' not found");
-    assert_refused("-m 32M -object memory-backend-ram,id=a,size=16M -machine memory-backend=a", "16");
+    assert_refused("-m 32M -object memory-backend-ram,id=a,size=16M -machine memory-backend=a",
+                   "Size of RAM, 33554432 bytes, and of memory backend 'a', 16777216 bytes, differ");
 }
 
 static void test_objects_over_qmp(void)
