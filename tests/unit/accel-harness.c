@@ -277,6 +277,8 @@ static void test_round_trip(void)
     /* Two values on the x87 stack: top is 6. */
     stw_le_p(env->xsave + 2, 6 << 11);
     env->xsave[4] = 0xc0;
+    stw_le_p(env->xsave + 6, 0x5d9);
+    stq_le_p(env->xsave + 8, 0x100234);
     stq_le_p(env->xsave + 32, 0xc90fdaa22168c235);
     stw_le_p(env->xsave + 40, 0x4000);
     stq_le_p(env->xsave + 48, 0x8000000000000000);
@@ -317,7 +319,7 @@ static void test_round_trip(void)
     g_assert_cmphex(env->dr[0], ==, want->dr[0]);
     g_assert_cmphex(env->dr[3], ==, want->dr[3]);
     g_assert_cmpint(env->mp_state, ==, 0);
-    g_assert_cmpmem(env->xsave, 6, want->xsave, 6);
+    g_assert_cmpmem(env->xsave, 24, want->xsave, 24);
     g_assert_cmphex(ldl_le_p(env->xsave + 24), ==, 0x1fa0);
     g_assert_cmpmem(env->xsave + 32, 10, want->xsave + 32, 10);
     g_assert_cmpmem(env->xsave + 48, 10, want->xsave + 48, 10);
