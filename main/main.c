@@ -30,7 +30,7 @@
 #include "system/runstate.h"
 
 /* In the order in which they are tried when none is asked for; qtest never is. */
-static const AccelClass *const accels[] = { &accel_kvm, &accel_qtest };
+static const AccelClass *const accels[] = { &accel_kvm, &accel_tcg, &accel_qtest };
 
 static const AccelClass *find_accel(const char *name)
 {
