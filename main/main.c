@@ -66,7 +66,9 @@ static int start_process(const CommandLine *cl, Error **errp)
     if (cl->pidfile && pidfile_create(cl->pidfile, errp) < 0) {
         return -1;
     }
+    /* A peer that is gone or a file that may not grow is an error of the write, not our end. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     main_loop_init();
     bql_lock();
     system_init_signals();
