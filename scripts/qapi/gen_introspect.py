@@ -21,6 +21,7 @@ class _Introspection:
         self.infos = []
         self._numbers = {}
         self._used = []
+        self._names_used = set()
 
     def describe(self, schema):
         """All SchemaInfo of @schema, as plain dictionaries."""
@@ -50,7 +51,8 @@ class _Introspection:
     def _use(self, type_):
         """The name of @type_, which is described as well from now on."""
         name = self._name(type_)
-        if all(name != self._name(used) for used in self._used):
+        if name not in self._names_used:
+            self._names_used.add(name)
             self._used.append(type_)
         return name
 
