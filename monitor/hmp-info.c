@@ -6,7 +6,7 @@
  */
 #include <inttypes.h>
 #include "monitor/hmp.h"
-#include "qapi/qapi-commands-chardev.h"
+#include "qapi/qapi-commands-char.h"
 #include "qapi/qapi-commands-control.h"
 #include "qapi/qapi-commands-machine.h"
 #include "qapi/qapi-commands-misc.h"

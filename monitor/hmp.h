@@ -76,6 +76,13 @@ HMPHandler hmp_info_help, hmp_info_version, hmp_info_status, hmp_info_name, hmp_
 /* hmp-memory.c */
 HMPHandler hmp_memory_dump, hmp_physical_memory_dump, hmp_print, hmp_ioport_read, hmp_ioport_write,
     hmp_sum, hmp_memsave, hmp_pmemsave;
+/* hmp-devices.c */
+HMPHandler hmp_device_add, hmp_device_del, hmp_qom_list, hmp_qom_get, hmp_qom_set,
+    hmp_info_qom_tree, hmp_chardev_remove;
+void hmp_complete_device_type(Completions *c, unsigned n);
+void hmp_complete_device_id(Completions *c, unsigned n);
+void hmp_complete_qom_path(Completions *c, unsigned n);
+void hmp_complete_chardev(Completions *c, unsigned n);
 /* hmp-migration.c */
 HMPHandler hmp_migrate, hmp_migrate_cancel, hmp_migrate_incoming, hmp_migrate_continue,
     hmp_migrate_pause, hmp_migrate_set_capability, hmp_migrate_set_parameter, hmp_info_migrate,

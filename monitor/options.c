@@ -12,8 +12,6 @@
 #include "qapi/qapi-init-commands.h"
 #include "qapi/qapi-visit-control.h"
 
-QmpCommandList qmp_commands;
-
 /* What a name after "fd:" stands for: the descriptor that the current monitor's client gave. */
 static int resolve_fd(const char *name, Error **errp)
 {

@@ -28,6 +28,8 @@ typedef struct MonitorQMP {
     int negotiated;             /* atomic: the session takes all commands, and gets events */
 } MonitorQMP;
 
+QmpCommandList qmp_commands;
+
 /* The one command of a session that is not past negotiation. */
 static QmpCommandList negotiation_commands;
 

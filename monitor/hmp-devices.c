@@ -1,0 +1,196 @@
+/*
+ * HMP: devices, the tree of objects and their properties, and character devices.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <string.h>
+#include "monitor/hmp.h"
+#include "monitor/json-writer.h"
+#include "qapi/qapi-commands-char.h"
+#include "qapi/qapi-commands-qdev.h"
+#include "util/keyval.h"
+
+/* Deeper than this no tree of ours is. */
+#define TREE_DEPTH_MAX 32
+
+/* ---- devices ---- */
+
+void hmp_device_add(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+    struct json_object *options = keyval_parse(hmp_str(args, "device"), "driver", NULL, &err);
+    struct json_object *ret;
+
+    if (options) {
+        ret = hmp_call_qmp("device_add", options, &err);
+        json_object_put(ret);
+    }
+    hmp_handle_error(mon, err);
+}
+
+void hmp_device_del(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+
+    qmp_device_del(hmp_str(args, "id"), &err);
+    hmp_handle_error(mon, err);
+}
+
+void hmp_complete_device_type(Completions *c, unsigned n)
+{
+    ObjectTypeInfoList *types = n == 0 ? qmp_qom_list_types("device", false, false, NULL) : NULL;
+
+    for (ObjectTypeInfoList *t = types; t; t = t->next) {
+        completions_add(c, t->value->name);
+    }
+    qapi_free_ObjectTypeInfoList(types);
+}
+
+static bool is_child(const ObjectPropertyInfo *info)
+{
+    return g_str_has_prefix(info->type, "child<");
+}
+
+void hmp_complete_device_id(Completions *c, unsigned n)
+{
+    ObjectPropertyInfoList *list = n == 0 ? qmp_qom_list("/machine/peripheral", NULL) : NULL;
+
+    for (ObjectPropertyInfoList *p = list; p; p = p->next) {
+        if (is_child(p->value)) {
+            completions_add(c, p->value->name);
+        }
+    }
+    qapi_free_ObjectPropertyInfoList(list);
+}
+
+/* ---- objects ---- */
+
+void hmp_qom_list(Monitor *mon, HMPArgs *args)
+{
+    const char *path = hmp_str(args, "path");
+    Error *err = NULL;
+    ObjectPropertyInfoList *list;
+
+    if (!path) {
+        monitor_printf(mon, "/\n");
+        return;
+    }
+    list = qmp_qom_list(path, &err);
+    for (ObjectPropertyInfoList *p = list; p; p = p->next) {
+        monitor_printf(mon, "%s (%s)\n", p->value->name, p->value->type);
+    }
+    hmp_handle_error(mon, err);
+    qapi_free_ObjectPropertyInfoList(list);
+}
+
+void hmp_qom_get(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+    struct json_object *value = qmp_qom_get(hmp_str(args, "path"), hmp_str(args, "property"), &err);
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    if (hmp_handle_error(mon, err)) {
+        return;
+    }
+    json_write(text, value, true);
+    monitor_printf(mon, "%s\n", text->str);
+    json_object_put(value);
+}
+
+void hmp_qom_set(Monitor *mon, HMPArgs *args)
+{
+    const char *text = hmp_str(args, "value");
+    struct json_object *value = NULL;
+    Error *err = NULL;
+
+    if (!hmp_bool(args, "json", false)) {
+        value = json_object_new_string(text);
+    } else if (json_parse_text(text, &value, &err) < 0) {
+        hmp_handle_error(mon, err);
+        return;
+    }
+    qmp_qom_set(hmp_str(args, "path"), hmp_str(args, "property"), value, &err);
+    json_object_put(value);
+    hmp_handle_error(mon, err);
+}
+
+static void print_tree(Monitor *mon, const char *path, const char *name, const char *type,
+                       unsigned depth)
+{
+    ObjectPropertyInfoList *list = qmp_qom_list(path, NULL);
+
+    monitor_printf(mon, "%*s/%s (%s)\n", depth * 2, "", name, type);
+    for (ObjectPropertyInfoList *p = list; p && depth < TREE_DEPTH_MAX; p = p->next) {
+        const ObjectPropertyInfo *info = p->value;
+
+        if (is_child(info)) {
+            g_autofree char *child = g_strdup_printf("%s/%s", strcmp(path, "/") ? path : "",
+                                                     info->name);
+            g_autofree char *of = g_strndup(info->type + strlen("child<"),
+                                            strlen(info->type) - strlen("child<>"));
+            print_tree(mon, child, info->name, of, depth + 1);
+        }
+    }
+    qapi_free_ObjectPropertyInfoList(list);
+}
+
+void hmp_info_qom_tree(Monitor *mon, HMPArgs *args)
+{
+    const char *path = hmp_str(args, "path");
+    Error *err = NULL;
+    struct json_object *type;
+
+    path = path ? path : "/machine";
+    type = qmp_qom_get(path, "type", &err);
+    if (hmp_handle_error(mon, err)) {
+        return;
+    }
+    print_tree(mon, path, strrchr(path, '/') ? strrchr(path, '/') + 1 : path,
+               json_object_get_string(type), 0);
+    json_object_put(type);
+}
+
+void hmp_complete_qom_path(Completions *c, unsigned n)
+{
+    const char *slash = strrchr(c->word, '/');
+    g_autofree char *dir = slash ? g_strndup(c->word, slash - c->word + 1) : g_strdup("/");
+    g_autofree char *path = g_strdup(dir);
+    ObjectPropertyInfoList *list;
+
+    if (n > 0) {
+        return;
+    }
+    if (strlen(path) > 1) {
+        path[strlen(path) - 1] = '\0';
+    }
+    list = qmp_qom_list(path, NULL);
+    for (ObjectPropertyInfoList *p = list; p; p = p->next) {
+        g_autofree char *word = g_strconcat(dir, p->value->name, NULL);
+
+        if (is_child(p->value)) {
+            completions_add(c, word);
+        }
+    }
+    qapi_free_ObjectPropertyInfoList(list);
+}
+
+/* ---- character devices ---- */
+
+void hmp_chardev_remove(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+
+    qmp_chardev_remove(hmp_str(args, "id"), &err);
+    hmp_handle_error(mon, err);
+}
+
+void hmp_complete_chardev(Completions *c, unsigned n)
+{
+    ChardevInfoList *list = n == 0 ? qmp_query_chardev(NULL) : NULL;
+
+    for (ChardevInfoList *i = list; i; i = i->next) {
+        completions_add(c, i->value->label);
+    }
+    qapi_free_ChardevInfoList(list);
+}
