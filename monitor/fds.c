@@ -8,13 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <json-c/json.h>
-#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 #include "io/fd-resolver.h"
 #include "monitor/fds.h"
-#include "util/keyval.h"
 
 /* ---- named descriptors ---- */
 
@@ -236,54 +233,10 @@ void fdset_cleanup(void)
 
 /* ---- -add-fd ---- */
 
-/* Member @key of what was parsed, as a number that is not negative; or -1. */
-static int64_t option_number(struct json_object *opts, const char *key, Error **errp)
+bool fdset_add_inherited(int fd, int64_t id, const char *opaque, Error **errp)
 {
-    struct json_object *v;
-    const char *text;
-    char *end;
-    gint64 n;
-
-    if (!json_object_object_get_ex(opts, key, &v)) {
-        error_setg(errp, "%s option is required and must be non-negative", key);
-        return -1;
-    }
-    text = json_object_get_string(v);
-    errno = 0;
-    n = g_ascii_strtoll(text, &end, 10);
-    if (errno || end == text || *end || n < 0 || n > INT_MAX) {
-        error_setg(errp, "%s option is required and must be non-negative", key);
-        return -1;
-    }
-    return n;
-}
-
-static bool option_keys_known(struct json_object *opts, Error **errp)
-{
-    json_object_object_foreach(opts, key, value) {
-        if (strcmp(key, "fd") && strcmp(key, "set") && strcmp(key, "opaque")) {
-            error_setg(errp, "Invalid parameter '%s'", key);
-            return false;
-        }
-        if (!json_object_is_type(value, json_type_string)) {
-            error_setg(errp, "Parameter '%s' expects a value", key);
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool add_inherited(struct json_object *opts, Error **errp)
-{
-    struct json_object *opaque = NULL;
-    int64_t fd, set;
     int flags, copy;
 
-    fd = option_number(opts, "fd", errp);
-    set = fd < 0 ? -1 : option_number(opts, "set", errp);
-    if (set < 0) {
-        return false;
-    }
     if (fd <= STDERR_FILENO) {
         error_setg(errp, "fd cannot be a standard I/O stream");
         return false;
@@ -299,29 +252,14 @@ static bool add_inherited(struct json_object *opts, Error **errp)
         error_setg_errno(errp, errno, "error duplicating fd");
         return false;
     }
-    json_object_object_get_ex(opts, "opaque", &opaque);
-    if (fdset_add(copy, set, opaque ? json_object_get_string(opaque) : NULL, errp) < 0) {
+    if (fdset_add(copy, id, opaque, errp) < 0) {
         return false;
     }
     if (!inherited) {
         inherited = g_array_new(FALSE, FALSE, sizeof(int));
     }
-    copy = fd;
-    g_array_append_val(inherited, copy);
+    g_array_append_val(inherited, fd);
     return true;
-}
-
-bool fdset_add_option(const char *text, Error **errp)
-{
-    struct json_object *opts = keyval_parse(text, NULL, NULL, errp);
-    bool ok;
-
-    if (!opts) {
-        return false;
-    }
-    ok = option_keys_known(opts, errp) && add_inherited(opts, errp);
-    json_object_put(opts);
-    return ok;
 }
 
 void fdset_close_inherited(void)

@@ -71,14 +71,16 @@ typedef void FdsetVisitor(int64_t id, int fd, const char *opaque_text, void *opa
 void fdset_foreach(FdsetVisitor *visit, void *opaque);
 
 /*
- * fdset_add_option:
- * @text: argument of -add-fd: fd=N,set=N[,opaque=TEXT]
+ * fdset_add_inherited:
+ * @fd: a descriptor that this process inherited, as -add-fd names it
+ * @id: the set's number
+ * @opaque: as above
  * @errp: where an error goes
  *
- * Duplicates the inherited descriptor N into the set. The original stays open until
- * fdset_close_inherited(), so that one descriptor can go into several sets.
+ * Puts a duplicate into the set. The original stays open until fdset_close_inherited(), so that one
+ * descriptor can go into several sets.
  */
-bool fdset_add_option(const char *text, Error **errp);
+bool fdset_add_inherited(int fd, int64_t id, const char *opaque, Error **errp);
 /* Close all descriptors that -add-fd named; once all options are parsed. */
 void fdset_close_inherited(void);
 

@@ -1,14 +1,18 @@
 /*
- * HMP: devices, the tree of objects and their properties, and character devices.
+ * HMP: devices, objects, their tree and their properties, and character devices.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <inttypes.h>
 #include <string.h>
 #include "monitor/hmp.h"
 #include "monitor/json-writer.h"
+#include "qapi/json-input-visitor.h"
 #include "qapi/qapi-commands-char.h"
 #include "qapi/qapi-commands-qdev.h"
+#include "qapi/qapi-commands-qom.h"
+#include "qapi/qapi-visit-qom.h"
 #include "util/keyval.h"
 
 /* Deeper than this no tree of ours is. */
@@ -52,9 +56,10 @@ static bool is_child(const ObjectPropertyInfo *info)
     return g_str_has_prefix(info->type, "child<");
 }
 
-void hmp_complete_device_id(Completions *c, unsigned n)
+/* The names of what stands below @path. */
+static void complete_children(Completions *c, unsigned n, const char *path)
 {
-    ObjectPropertyInfoList *list = n == 0 ? qmp_qom_list("/machine/peripheral", NULL) : NULL;
+    ObjectPropertyInfoList *list = n == 0 ? qmp_qom_list(path, NULL) : NULL;
 
     for (ObjectPropertyInfoList *p = list; p; p = p->next) {
         if (is_child(p->value)) {
@@ -64,7 +69,76 @@ void hmp_complete_device_id(Completions *c, unsigned n)
     qapi_free_ObjectPropertyInfoList(list);
 }
 
-/* ---- objects ---- */
+void hmp_complete_device_id(Completions *c, unsigned n)
+{
+    complete_children(c, n, "/machine/peripheral");
+}
+
+/* ---- objects that -object makes ---- */
+
+void hmp_object_add(Monitor *mon, HMPArgs *args)
+{
+    ObjectOptions *opts = NULL;
+    Error *err = NULL;
+    Visitor *v = json_input_visitor_new_str(hmp_str(args, "object"), "qom-type", &err);
+
+    if (v && visit_type_ObjectOptions(v, NULL, &opts, &err)) {
+        qmp_object_add(opts, &err);
+    }
+    if (v) {
+        visit_free(v);
+    }
+    qapi_free_ObjectOptions(opts);
+    hmp_handle_error(mon, err);
+}
+
+void hmp_object_del(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+
+    qmp_object_del(hmp_str(args, "id"), &err);
+    hmp_handle_error(mon, err);
+}
+
+void hmp_complete_object_type(Completions *c, unsigned n)
+{
+    for (int i = 0; n == 0 && i < OBJECT_TYPE__MAX; i++) {
+        completions_add(c, ObjectType_str(i));
+    }
+}
+
+void hmp_complete_object_id(Completions *c, unsigned n)
+{
+    complete_children(c, n, "/objects");
+}
+
+static const char *on_off(bool value)
+{
+    return value ? "on" : "off";
+}
+
+void hmp_info_memdev(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+    MemdevList *list = qmp_query_memdev(&err);
+
+    for (MemdevList *m = list; m; m = m->next) {
+        monitor_printf(mon, "memory backend: %s\n", m->value->id ? m->value->id : "");
+        monitor_printf(mon, "  size:  %" PRIu64 "\n", m->value->size);
+        monitor_printf(mon, "  merge: %s\n", on_off(m->value->merge));
+        monitor_printf(mon, "  dump: %s\n", on_off(m->value->dump));
+        monitor_printf(mon, "  prealloc: %s\n", on_off(m->value->prealloc));
+        monitor_printf(mon, "  share: %s\n", on_off(m->value->share));
+        monitor_printf(mon, "  policy: %s\n", HostMemPolicy_str(m->value->policy));
+    }
+    if (!err) {
+        monitor_printf(mon, "\n");
+    }
+    hmp_handle_error(mon, err);
+    qapi_free_MemdevList(list);
+}
+
+/* ---- the tree ---- */
 
 void hmp_qom_list(Monitor *mon, HMPArgs *args)
 {

@@ -75,6 +75,14 @@ static void hmp_closed(Monitor *mon)
     hmp_migration_forget(mon);
 }
 
+static void hmp_mux_in(Monitor *mon)
+{
+    monitor_puts(mon, "\n");
+    if (readline_active(to_hmp(mon)->rl)) {
+        readline_show(to_hmp(mon)->rl);
+    }
+}
+
 /* Up to the end of one line: what follows waits until the line's command is done. */
 static size_t hmp_input(Monitor *mon, const char *data, size_t size)
 {
@@ -113,6 +121,7 @@ static void hmp_free(Monitor *mon)
 static const MonitorOps hmp_ops = {
     .opened = hmp_opened,
     .closed = hmp_closed,
+    .mux_in = hmp_mux_in,
     .input = hmp_input,
     .resumed = hmp_resumed,
     .free = hmp_free,

@@ -12,7 +12,7 @@
 #ifndef MONITOR_MONITOR_INTERNAL_H
 #define MONITOR_MONITOR_INTERNAL_H
 
-#include "chardev/char.h"
+#include "chardev/char-fe.h"
 #include "monitor/monitor.h"
 
 /* Input is not read while more output than this waits. */
@@ -25,6 +25,8 @@
 typedef struct MonitorOps {
     void (*opened)(Monitor *mon);
     void (*closed)(Monitor *mon);
+    /* The terminal is ours again after another had it; may be NULL. */
+    void (*mux_in)(Monitor *mon);
     /*
      * Use some of the input: at least one byte, at most @size, and no more than one command. Returns
      * the number of bytes used. Not called while input is held (see suspend) or output is behind.
@@ -42,6 +44,7 @@ struct Monitor {
     bool has_device;            /* false: output is collected in @out for human-monitor-command */
     CharFrontend chr;
     bool open;
+    bool mux_out;               /* another user of the terminal has it: output waits */
     int suspended;              /* input is held while > 0 */
     GByteArray *in;             /* read, not used yet */
     size_t in_used;

@@ -143,7 +143,7 @@ static void out_flush(Monitor *mon)
     size_t size = 0;
     bool overflow;
 
-    while (mon->open && (size = out_peek(mon, buf, sizeof(buf))) > 0) {
+    while (mon->open && !mon->mux_out && (size = out_peek(mon, buf, sizeof(buf))) > 0) {
         int n = chr_fe_write(&mon->chr, buf, size);
 
         if (n <= 0 || !mon->open) {
@@ -165,7 +165,7 @@ static void out_flush(Monitor *mon)
         chr_fe_disconnect(&mon->chr);
     } else if (size == 0) {
         out_drop(mon, false);
-    } else if (!mon->out_watch) {
+    } else if (!mon->out_watch && !mon->mux_out) {
         mon->out_watch = chr_fe_add_watch(&mon->chr, G_IO_OUT | G_IO_HUP, out_writable, mon);
     }
 }
@@ -278,11 +278,22 @@ static void device_event(void *opaque, ChrEvent event)
     switch (event) {
     case CHR_EVENT_OPENED:
         session_end(mon);
+        out_drop(mon, true);
         mon->open = true;
         mon->ops->opened(mon);
         break;
     case CHR_EVENT_CLOSED:
         session_end(mon);
+        break;
+    case CHR_EVENT_MUX_OUT:
+        mon->mux_out = true;
+        break;
+    case CHR_EVENT_MUX_IN:
+        mon->mux_out = false;
+        if (mon->ops->mux_in) {
+            mon->ops->mux_in(mon);
+        }
+        post_pump(mon);
         break;
     default:
         break;

@@ -5,7 +5,6 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <string.h>
 #include "io/fd-resolver.h"
 #include "monitor/monitor-internal.h"
 #include "qapi/json-input-visitor.h"
@@ -35,7 +34,7 @@ void monitor_init_globals(void)
 bool monitor_init(MonitorOptions *opts, Error **errp)
 {
     MonitorMode mode = opts->has_mode ? opts->mode : MONITOR_MODE_READLINE;
-    Chardev *chr = chr_find(opts->chardev);
+    Chardev *chr = chardev_find(opts->chardev);
 
     if (!chr) {
         error_setg(errp, "chardev \"%s\" not found", opts->chardev);
@@ -74,18 +73,18 @@ bool monitor_init_device(const char *device, MonitorMode mode, bool pretty, Erro
         .has_mode = true, .mode = mode,
         .has_pretty = mode == MONITOR_MODE_CONTROL, .pretty = pretty,
     };
+    Error *err = NULL;
+    Chardev *chr;
 
-    if (!strcmp(device, "none")) {
-        return true;
-    }
-    if (g_str_has_prefix(device, "chardev:")) {
-        opts.chardev = (char *)device + strlen("chardev:");
-        return monitor_init(&opts, errp);
-    }
     label = g_strdup_printf("compat_monitor%u", count++);
-    if (!chr_new_legacy(label, device, errp)) {
+    chr = chardev_new_legacy(label, device, false, &err);
+    if (!chr && !err) {
+        return true;            /* none */
+    }
+    if (!chr) {
+        error_propagate(errp, err);
         return false;
     }
-    opts.chardev = label;
+    opts.chardev = (char *)chardev_id(chr);
     return monitor_init(&opts, errp);
 }

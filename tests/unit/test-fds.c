@@ -165,23 +165,13 @@ static void test_open_direct(void)
     fdset_cleanup();
 }
 
-static void check_option_error(const char *option, const char *text)
-{
-    Error *err = NULL;
-
-    g_assert_false(fdset_add_option(option, &err));
-    expect_error(err, text);
-}
-
-static void test_option(void)
+static void test_inherited(void)
 {
     int fd = open(file, O_RDONLY);
-    g_autofree char *option = g_strdup_printf("fd=%d,set=4,opaque=text", fd);
-    g_autofree char *again = g_strdup_printf("fd=%d,set=6", fd);
-    g_autofree char *ours = NULL;
+    Error *err = NULL;
 
-    g_assert_true(fdset_add_option(option, &error_abort));
-    g_assert_true(fdset_add_option(again, &error_abort));
+    g_assert_true(fdset_add_inherited(fd, 4, "text", &error_abort));
+    g_assert_true(fdset_add_inherited(fd, 6, NULL, &error_abort));
     expect_sets("4:text 6:- ");
     g_assert_true(is_open(fd));
     fdset_close_inherited();
@@ -190,17 +180,13 @@ static void test_option(void)
     fdset_cleanup();
 
     fd = open_file(O_RDONLY);
-    ours = g_strdup_printf("fd=%d,set=4", fd);
-    check_option_error(ours, "fd is not valid or already in use");
+    g_assert_false(fdset_add_inherited(fd, 4, NULL, &err));
+    expect_error(g_steal_pointer(&err), "fd is not valid or already in use");
     close(fd);
-    check_option_error("fd=1,set=4", "fd cannot be a standard I/O stream");
-    check_option_error("set=4", "fd option is required and must be non-negative");
-    check_option_error("fd=-5,set=4", "fd option is required and must be non-negative");
-    check_option_error("fd=99999999999,set=4", "fd option is required and must be non-negative");
-    check_option_error("fd=9", "set option is required and must be non-negative");
-    check_option_error("fd=9,set=1x", "set option is required and must be non-negative");
-    check_option_error("fd=9,set=1,foo=1", "Invalid parameter 'foo'");
-    check_option_error("fd.x=9,set=1", "Parameter 'fd' expects a value");
+    g_assert_false(fdset_add_inherited(fd, 4, NULL, &err));
+    expect_error(g_steal_pointer(&err), "fd is not valid or already in use");
+    g_assert_false(fdset_add_inherited(1, 4, NULL, &err));
+    expect_error(g_steal_pointer(&err), "fd cannot be a standard I/O stream");
     expect_sets("");
 }
 
@@ -217,7 +203,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fdset/sets", test_sets);
     g_test_add_func("/fdset/open", test_open);
     g_test_add_func("/fdset/open-direct", test_open_direct);
-    g_test_add_func("/fdset/option", test_option);
+    g_test_add_func("/fdset/inherited", test_inherited);
     result = g_test_run();
     g_unlink(file);
     g_rmdir(dir);
