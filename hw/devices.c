@@ -8,6 +8,7 @@
 
 const DeviceClass *const device_classes[] = {
     &device_debug_exit,         /* isa-debug-exit */
+    &device_serial,             /* isa-serial */
     &device_cmos,               /* mc146818rtc */
     &device_memstress,
     &device_port92,

@@ -14,5 +14,6 @@ extern const DeviceClass device_debug_exit;
 extern const DeviceClass device_memstress;
 extern const DeviceClass device_port92;
 extern const DeviceClass device_reset_control;
+extern const DeviceClass device_serial;
 
 #endif
