@@ -97,7 +97,16 @@ static int clear_log(const KVMSlot *slot, unsigned long *log, uint64_t pages)
     return 0;
 }
 
-/* Set in @bitmap, from bit @at, the @pages bits of @log. Returns how many there are. */
+/* Set @bits in a word. Returns how many of them were not set. */
+static int64_t set_bits(unsigned long *word, unsigned long bits)
+{
+    int64_t fresh = __builtin_popcountl(bits & ~*word);
+
+    *word |= bits;
+    return fresh;
+}
+
+/* Set in @bitmap, from bit @at, the @pages bits of @log. Returns how many were not set. */
 static int64_t merge_log(unsigned long *bitmap, uint64_t at, const unsigned long *log,
                          uint64_t pages)
 {
@@ -111,10 +120,9 @@ static int64_t merge_log(unsigned long *bitmap, uint64_t at, const unsigned long
         if (!word) {
             continue;
         }
-        set += __builtin_popcountl(word);
-        out[i] |= word << shift;
+        set += set_bits(&out[i], word << shift);
         if (shift && word >> (LONG_BITS - shift)) {
-            out[i + 1] |= word >> (LONG_BITS - shift);
+            set += set_bits(&out[i + 1], word >> (LONG_BITS - shift));
         }
     }
     return set;
