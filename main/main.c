@@ -18,6 +18,7 @@
 #include "hw/device.h"
 #include "hw/x86/microvm.h"
 #include "main/daemonize.h"
+#include "main/frontends.h"
 #include "migration/incoming.h"
 #include "migration/migration.h"
 #include "system/accel.h"
@@ -172,7 +173,8 @@ static int build_machine(CommandLine *cl, Error **errp)
     if (cl->incoming) {
         runstate_set(RUN_STATE_INMIGRATE);
     }
-    if (for_each_text(cl->objects, add_object, errp) < 0 || start_accel(cl, errp) < 0) {
+    if (frontends_create_chardevs(cl, errp) < 0 ||
+        for_each_text(cl->objects, add_object, errp) < 0 || start_accel(cl, errp) < 0) {
         return -1;
     }
     migration_init();
@@ -182,7 +184,7 @@ static int build_machine(CommandLine *cl, Error **errp)
         return -1;
     }
     system_reset_run(SHUTDOWN_CAUSE_NONE);
-    return 0;
+    return frontends_start(cl, errp);
 }
 
 static int run(const CommandLine *cl, Error **errp)
@@ -211,6 +213,7 @@ static void end_machine(void)
         klass->cleanup();
     }
     objects_delete_all();
+    frontends_cleanup();
 }
 
 int main(int argc, char **argv)
