@@ -4,10 +4,13 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <stdio.h>
-#include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
 #include "chardev/char.h"
 #include "main/frontends.h"
+#include "monitor/monitor.h"
 #include "system/qtest.h"
 
 static int each(const GArray *texts, int (*fn)(const TextOption *option, Error **errp),
@@ -29,18 +32,72 @@ static int create_chardev(const TextOption *option, Error **errp)
     return chardev_new_from_opts(option->text, errp) ? 0 : -1;
 }
 
+static int create_monitor(const TextOption *option, Error **errp)
+{
+    bool qmp = g_str_has_prefix(option->option, "qmp"), ok;
+
+    if (!strcmp(option->option, "mon")) {
+        ok = monitor_init_opts(option->text, errp);
+    } else {
+        ok = monitor_init_device(option->text, qmp ? MONITOR_MODE_CONTROL : MONITOR_MODE_READLINE,
+                                 !strcmp(option->option, "qmp-pretty"), errp);
+    }
+    return ok ? 0 : -1;
+}
+
+/* What was passed is in the sets now; one that went into two sets is closed once. */
+static void close_passed_fd(const CommandLine *cl, guint i)
+{
+    int fd = g_array_index(cl->add_fds, AddFdOption, i).fd;
+
+    for (guint earlier = 0; earlier < i; earlier++) {
+        if (g_array_index(cl->add_fds, AddFdOption, earlier).fd == fd) {
+            return;
+        }
+    }
+    close(fd);
+}
+
+/* The shelf takes descriptors over; ours may be given to several sets. */
+static int add_fds(const CommandLine *cl, Error **errp)
+{
+    for (guint i = 0; i < cl->add_fds->len; i++) {
+        const AddFdOption *option = &g_array_index(cl->add_fds, AddFdOption, i);
+        int fd = fcntl(option->fd, F_DUPFD_CLOEXEC, 0);
+
+        if (fd < 0) {
+            error_setg_errno(errp, errno, "-add-fd: file descriptor %d", option->fd);
+            return -1;
+        }
+        if (fdset_add(fd, option->set, option->opaque, errp) < 0) {
+            error_prepend(errp, "-add-fd: ");
+            return -1;
+        }
+    }
+    for (guint i = 0; i < cl->add_fds->len; i++) {
+        close_passed_fd(cl, i);
+    }
+    return 0;
+}
+
 int frontends_create_chardevs(const CommandLine *cl, Error **errp)
 {
-    return each(cl->chardevs, create_chardev, errp);
+    monitor_init_globals();
+    return add_fds(cl, errp) < 0 ? -1 : each(cl->chardevs, create_chardev, errp);
 }
 
 int frontends_start(const CommandLine *cl, Error **errp)
 {
-    return cl->qtest ? qtest_server_init(cl->qtest, cl->qtest_log, errp) : 0;
+    if (cl->qtest && qtest_server_init(cl->qtest, cl->qtest_log, errp) < 0) {
+        error_prepend(errp, "-qtest %s: ", cl->qtest);
+        return -1;
+    }
+    return each(cl->monitors, create_monitor, errp);
 }
 
 void frontends_cleanup(void)
 {
+    monitor_cleanup();
     qtest_server_cleanup();
     chardev_cleanup();
 }

@@ -10,9 +10,9 @@
 
 #include "system/cmdline.h"
 
-/* -chardev. Prints and exits when help is asked for. First of all, since others name them. */
+/* -add-fd and -chardev: first of all, since others name them. */
 int frontends_create_chardevs(const CommandLine *cl, Error **errp);
-/* -qtest and -qtest-log. The machine stands. */
+/* -qtest, -mon, -monitor, -qmp. The machine stands. */
 int frontends_start(const CommandLine *cl, Error **errp);
 /* At exit, last of all. */
 void frontends_cleanup(void);
