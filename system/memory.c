@@ -487,14 +487,14 @@ static void describe_regions(GString *out, GArray *regions)
 
 char *memory_describe(void)
 {
-    GString *out = g_string_new("address-space: memory\n");
+    GString *out = g_string_new("address-space: I/O\n");
 
-    g_string_append_printf(out, "  %016x-%016" PRIx64 " (prio 0, i/o): system\n", 0, UINT64_MAX);
-    describe_regions(out, memory_regions);
-    g_string_append(out, "\naddress-space: I/O\n");
     describe_line(out, "  ", 0, PORTS, "i/o");
     g_string_append(out, "io\n");
     describe_regions(out, port_regions);
+    g_string_append_printf(out, "\naddress-space: memory\n"
+                           "  %016x-%016" PRIx64 " (prio 0, i/o): system\n", 0, UINT64_MAX);
+    describe_regions(out, memory_regions);
     RAMBLOCK_FOREACH(block) {
         g_string_append_printf(out, "\nmemory-region: %s\n", block->idstr);
         describe_line(out, "  ", 0, block->used_length, block->readonly ? "rom" : "ram");

@@ -600,7 +600,7 @@ QTestState *qtest_init_without_qmp_handshake(const char *args)
     qtest_listener = listen_at(qtest_path);
     qmp_listener = listen_at(qmp_path);
     line = g_strdup_printf("-qtest unix:%s -qtest-log none -chardev socket,path=%s,id=char0 "
-                           "-mon chardev=char0,mode=control -display none -audio none %s "
+                           "-mon chardev=char0,mode=control -display none %s "
                            "-accel qtest", qtest_path, qmp_path, args ?: "");
     s = spawn(line);
     accept_at(s, &s->qtest, qtest_listener);

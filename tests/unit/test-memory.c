@@ -331,6 +331,10 @@ static void test_describe(void)
     memory_map_ports("serial", 0x3f8, 8, &any_size, &dev, &error_abort);
     text = memory_describe();
     g_assert_cmpstr(text, ==,
+        "address-space: I/O\n"
+        "  0000000000000000-000000000000ffff (prio 0, i/o): io\n"
+        "    00000000000003f8-00000000000003ff (prio 0, i/o): serial\n"
+        "\n"
         "address-space: memory\n"
         "  0000000000000000-ffffffffffffffff (prio 0, i/o): system\n"
         "    0000000000000000-0000000000002fff (prio 0, ram): alias ram-below-4g @microvm.ram "
@@ -338,10 +342,6 @@ static void test_describe(void)
         "    00000000feb00000-00000000feb001ff (prio 0, i/o): virtio-mmio\n"
         "    0000000100000000-0000000100000fff (prio 0, rom): alias ram-above-4g @microvm.ram "
         "0000000000003000-0000000000003fff\n"
-        "\n"
-        "address-space: I/O\n"
-        "  0000000000000000-000000000000ffff (prio 0, i/o): io\n"
-        "    00000000000003f8-00000000000003ff (prio 0, i/o): serial\n"
         "\n"
         "memory-region: microvm.ram\n"
         "  0000000000000000-0000000000003fff (prio 0, ram): microvm.ram\n");
