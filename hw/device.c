@@ -311,6 +311,18 @@ static bool get_option(struct json_object *options, const char *name, const char
     return true;
 }
 
+static bool (*hotplug_check)(Error **errp);
+
+void device_set_hotplug_check(bool (*check)(Error **errp))
+{
+    hotplug_check = check;
+}
+
+bool device_hotplug_allowed(Error **errp)
+{
+    return !hotplug_check || hotplug_check(errp);
+}
+
 static bool check_class(const char *driver, bool hotplug, Error **errp)
 {
     const DeviceClass *klass;
@@ -328,7 +340,7 @@ static bool check_class(const char *driver, bool hotplug, Error **errp)
         error_setg(errp, "Device '%s' does not support hotplugging", driver);
         return false;
     }
-    return true;
+    return !hotplug || device_hotplug_allowed(errp);
 }
 
 static bool set_properties(DeviceState *dev, struct json_object *options, Error **errp)

@@ -187,6 +187,14 @@ char *device_class_help(const DeviceClass *klass);
 char *device_classes_help(void);
 
 /*
+ * Ask @check before a device is added to or removed from a machine that has been built: it returns false
+ * with @errp set while that must not be (a migration has the list of sections in its hands).
+ */
+void device_set_hotplug_check(bool (*check)(Error **errp));
+/* What it says; true without one. */
+bool device_hotplug_allowed(Error **errp);
+
+/*
  * device_add:
  * @options: "driver", optionally "id", and properties; borrowed
  * @hotplug: the machine has been built already

@@ -240,7 +240,8 @@ void qmp_device_del(const char *id, Error **errp)
         error_setg(errp, "Device '%s' does not support hotplugging", id);
         return;
     }
-    if (dev->klass->may_unplug && !dev->klass->may_unplug(dev, errp)) {
+    if (!device_hotplug_allowed(errp) ||
+        (dev->klass->may_unplug && !dev->klass->may_unplug(dev, errp))) {
         return;
     }
     old_id = g_strdup(dev->id);

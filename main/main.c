@@ -165,6 +165,15 @@ static int add_device(const char *text, Error **errp)
     return 0;
 }
 
+static bool hotplug_check(Error **errp)
+{
+    if (migration_is_running()) {
+        error_setg(errp, "Devices cannot be added or removed while the machine is being migrated");
+        return false;
+    }
+    return true;
+}
+
 static int build_machine(CommandLine *cl, Error **errp)
 {
     system_set_reboot_action(cl->no_reboot ? REBOOT_ACTION_SHUTDOWN : REBOOT_ACTION_RESET);
@@ -178,6 +187,7 @@ static int build_machine(CommandLine *cl, Error **errp)
         return -1;
     }
     migration_init();
+    device_set_hotplug_check(hotplug_check);
     if (machine_create(&cl->machine, errp) < 0 ||
         for_each_text(cl->devices, add_device, errp) < 0 ||
         cl->machine.klass->boot(&cl->machine, errp) < 0) {

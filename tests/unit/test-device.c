@@ -239,6 +239,12 @@ static void add(const char *json, Error **errp)
     json_object_put(args);
 }
 
+static bool busy_check(Error **errp)
+{
+    error_setg(errp, "busy");
+    return false;
+}
+
 static void test_hotplug(void)
 {
     RAMBlock *ram = ram_block_new("ram", 1024 * TARGET_PAGE_SIZE, NULL, &error_abort);
@@ -272,6 +278,16 @@ static void test_hotplug(void)
     harness_device("isa-debug-exit,id=exit");
     qmp_device_del("exit", &err);
     harness_error_is(&err, "Device 'exit' does not support hotplugging");
+
+    /* Not while somebody says no. */
+    add("{\"driver\": \"memstress\", \"id\": \"m\", \"size\": 8192}", &error_abort);
+    device_set_hotplug_check(busy_check);
+    add("{\"driver\": \"memstress\", \"id\": \"o\", \"size\": 8192}", &err);
+    harness_error_is(&err, "busy");
+    qmp_device_del("m", &err);
+    harness_error_is(&err, "busy");
+    g_assert_nonnull(device_find("m"));
+    device_set_hotplug_check(NULL);
     device_delete_all();
 }
 
