@@ -4,10 +4,7 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
 #include "chardev/char.h"
 #include "main/frontends.h"
 #include "monitor/monitor.h"
@@ -45,38 +42,17 @@ static int create_monitor(const TextOption *option, Error **errp)
     return ok ? 0 : -1;
 }
 
-/* What was passed is in the sets now; one that went into two sets is closed once. */
-static void close_passed_fd(const CommandLine *cl, guint i)
-{
-    int fd = g_array_index(cl->add_fds, AddFdOption, i).fd;
-
-    for (guint earlier = 0; earlier < i; earlier++) {
-        if (g_array_index(cl->add_fds, AddFdOption, earlier).fd == fd) {
-            return;
-        }
-    }
-    close(fd);
-}
-
-/* The shelf takes descriptors over; ours may be given to several sets. */
 static int add_fds(const CommandLine *cl, Error **errp)
 {
     for (guint i = 0; i < cl->add_fds->len; i++) {
         const AddFdOption *option = &g_array_index(cl->add_fds, AddFdOption, i);
-        int fd = fcntl(option->fd, F_DUPFD_CLOEXEC, 0);
 
-        if (fd < 0) {
-            error_setg_errno(errp, errno, "-add-fd: file descriptor %d", option->fd);
-            return -1;
-        }
-        if (fdset_add(fd, option->set, option->opaque, errp) < 0) {
-            error_prepend(errp, "-add-fd: ");
+        if (!fdset_add_inherited(option->fd, option->set, option->opaque, errp)) {
+            error_prepend(errp, "-add-fd fd=%d: ", option->fd);
             return -1;
         }
     }
-    for (guint i = 0; i < cl->add_fds->len; i++) {
-        close_passed_fd(cl, i);
-    }
+    fdset_close_inherited();
     return 0;
 }
 

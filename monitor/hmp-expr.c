@@ -12,6 +12,7 @@
 #define DEPTH_MAX 64
 
 typedef struct Expr {
+    const char *start;
     const char *p;
     HMPRegisterLookup lookup;
     unsigned depth;
@@ -137,6 +138,13 @@ static bool expr_unary_inner(Expr *e, int64_t *v)
     }
 }
 
+/* "4096 /tmp/file" is a number and a file name, not a division: what follows is no operand. */
+static bool is_path(const Expr *e)
+{
+    return e->p[0] == '/' && e->p > e->start && g_ascii_isspace(e->p[-1]) &&
+           (g_ascii_isalpha(e->p[1]) || e->p[1] == '_' || e->p[1] == '.');
+}
+
 static bool expr_prod(Expr *e, int64_t *v)
 {
     int64_t right;
@@ -144,7 +152,7 @@ static bool expr_prod(Expr *e, int64_t *v)
     if (!expr_unary_inner(e, v)) {
         return false;
     }
-    while (*e->p && strchr("*/%", *e->p)) {
+    while (*e->p && strchr("*/%", *e->p) && !is_path(e)) {
         char op = *e->p;
 
         next(e);
@@ -211,7 +219,7 @@ static bool expr_sum(Expr *e, int64_t *v)
 
 bool hmp_expr_parse(const char **p, HMPRegisterLookup lookup, int64_t *value, Error **errp)
 {
-    Expr e = { .p = *p, .lookup = lookup, .errp = errp };
+    Expr e = { .start = *p, .p = *p, .lookup = lookup, .errp = errp };
 
     while (g_ascii_isspace(*e.p)) {
         e.p++;

@@ -48,6 +48,10 @@ static void test_expr(void)
     check_expr("'a'+1", 98, "");
     check_expr("$rip+4", 0x1004, "");
     check_expr("7%4/3", 1, "");
+    check_expr("8 / 2", 4, "");
+    check_expr("8/2", 4, "");
+    check_expr("8 /2", 4, "");
+    check_expr("4096 /tmp/file", 4096, "/tmp/file");
     check_expr("0xffffffffffffffff", -1, "");
     check_expr("0x8000000000000000/-1", INT64_MIN, "");
     check_expr("0x7fffffffffffffff*2", -2, "");
