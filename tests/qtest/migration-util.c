@@ -166,7 +166,7 @@ static char *machine_args(MigPair *p, const char *serial_path)
         g_string_append_printf(args,
                                " -kernel %s -append 'size=%uM rate=%u report=100 cpus=%u'"
                                " -serial unix:%s,server=on,wait=off",
-                               g_getenv("FERRY_GUEST_DIRTIER"), p->memory_mib / 2, p->rate_mib,
+                               qtest_guest("dirtier"), p->memory_mib / 2, p->rate_mib,
                                p->cpus, serial_path);
     } else {
         g_string_append_printf(args, " -device memstress,id=ms0,start=1M,size=%uM,rate=%llu",
