@@ -96,10 +96,11 @@ int incoming_send_pong(uint32_t value, Error **errp)
 /* Tell the source how it went. @err: NULL when it went well. */
 static int send_verdict(IncomingState *s, const Error *err, Error **errp)
 {
-    QIOChannel *ioc = s->ctx.main_file ? mfile_channel(s->ctx.main_file) : NULL;
+    QIOChannel *ioc = mfile_channel(s->ctx.main_file);
     uint8_t data[4] = { 0, 0, 0, err ? 1 : 0 };
 
-    if (!s->return_path_open) {
+    /* A refusal may come before the source could ask for answers; it looks for one all the same. */
+    if (err ? !migration_channels_bidirectional(s->ctx.channels) : !s->return_path_open) {
         return 0;
     }
     if (err) {
@@ -185,6 +186,10 @@ static gpointer incoming_thread(gpointer opaque)
         if (loadvm(&s->ctx, &err) == 0) {
             send_verdict(s, NULL, &err);
         } else {
+            if (migration_context_cancelled(&s->ctx)) {
+                error_free(g_steal_pointer(&err));
+                error_setg(&err, "the migration was cancelled");
+            }
             send_verdict(s, err, NULL);
         }
     }

@@ -198,7 +198,8 @@ void mig_start_src(MigPair *p)
         serial_wait(&p->src, "dirtier: ready");
         serial_wait(&p->src, "dirtier: round");
     } else {
-        /* Something recognisable outside the device's region as well. */
+        /* Something recognisable outside the device's region as well, and enough to take a while. */
+        qtest_memset(p->src.qts, (p->memory_mib / 2 + 2) * MIB, 0x5a, p->memory_mib / 4 * MIB);
         for (uint64_t at = (p->memory_mib / 2 + 2) * MIB; at < p->memory_mib * MIB; at += MIB) {
             qtest_writeq(p->src.qts, at, at * 3 + 1);
         }
