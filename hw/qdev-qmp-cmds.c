@@ -11,8 +11,11 @@
 
 #include "hw/qom-tree.h"
 #include "system/runstate.h"
+#include "qapi/json-output-visitor.h"
 #include "qapi/qapi-commands-qdev.h"
+#include "qapi/qapi-commands-qom.h"
 #include "qapi/qapi-events-qdev.h"
+#include "qapi/qapi-visit-qom.h"
 #include "qapi/util.h"
 
 static ObjectPropertyInfo *describe_property(const Property *prop, bool with_default)
@@ -45,7 +48,60 @@ static ObjectPropertyInfo *describe_child(const QomNode *child)
 {
     g_autofree char *type = g_strdup_printf("child<%s>", child->type);
 
-    return describe(strrchr(child->path, '/') + 1, type, NULL);
+    return describe(qom_node_name(child), type, NULL);
+}
+
+/* What query-memdev says of a backend, as JSON; its members are the object's properties. */
+static struct json_object *memdev_members(const QomNode *node)
+{
+    g_autoptr(MemdevList) list = qmp_query_memdev(NULL);
+    struct json_object *json = NULL;
+
+    for (MemdevList *at = list; at; at = at->next) {
+        if (!strcmp(at->value->id, qom_node_name(node))) {
+            Visitor *v = json_output_visitor_new(&json);
+
+            visit_type_Memdev(v, NULL, &at->value, &error_abort);
+            visit_complete(v, &json);
+            visit_free(v);
+        }
+    }
+    return json;
+}
+
+static const char *json_type_name(struct json_object *value)
+{
+    switch (json_object_get_type(value)) {
+    case json_type_boolean:
+        return "bool";
+    case json_type_int:
+        return "size";
+    case json_type_array:
+        return "list";
+    default:
+        return "str";
+    }
+}
+
+static void list_memdev(const QomNode *node, ObjectPropertyInfoList ***tail)
+{
+    struct json_object *members = memdev_members(node);
+
+    json_object_object_foreach(members, name, value) {
+        QAPI_LIST_APPEND(*tail, describe(name, json_type_name(value), NULL));
+    }
+    json_object_put(members);
+}
+
+static struct json_object *get_memdev(const QomNode *node, const char *property)
+{
+    struct json_object *members = memdev_members(node), *value = NULL;
+
+    if (json_object_object_get_ex(members, property, &value)) {
+        json_object_get(value);
+    }
+    json_object_put(members);
+    return value;
 }
 
 ObjectPropertyInfoList *qmp_qom_list(const char *path, Error **errp)
@@ -62,6 +118,9 @@ ObjectPropertyInfoList *qmp_qom_list(const char *path, Error **errp)
     }
     if (node.cpu) {
         QAPI_LIST_APPEND(tail, describe("apic-id", "uint32", NULL));
+    }
+    if (node.is_memdev) {
+        list_memdev(&node, &tail);
     }
     if (node.dev) {
         for (const Property *prop = device_common_properties; prop->name; prop++) {
@@ -84,7 +143,7 @@ static struct json_object *get_child(const QomNode *node, const char *property)
     QomNode child;
 
     while (qom_tree_child(node, &position, &child)) {
-        if (!strcmp(strrchr(child.path, '/') + 1, property)) {
+        if (!strcmp(qom_node_name(&child), property)) {
             return json_object_new_string(child.path);
         }
     }
@@ -108,7 +167,7 @@ struct json_object *qmp_qom_get(const char *path, const char *property, Error **
     if (node.cpu && !strcmp(property, "apic-id")) {
         return json_object_new_uint64(node.cpu->apic_id);
     }
-    value = get_child(&node, property);
+    value = node.is_memdev ? get_memdev(&node, property) : get_child(&node, property);
     if (!value) {
         error_setg(errp, "Property '%s.%s' not found", node.type, property);
     }

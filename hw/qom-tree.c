@@ -9,6 +9,9 @@
 
 #include <string.h>
 
+#include "qapi/qapi-commands-qom.h"
+#include "system/object.h"
+
 static const struct {
     const char *path, *type;
 } fixed[] = {
@@ -17,7 +20,39 @@ static const struct {
     { "/machine/peripheral", "container" },
     { "/machine/peripheral-anon", "container" },
     { "/machine/unattached", "container" },
+    { "/objects", "container" },
 };
+
+const char *qom_node_name(const QomNode *node)
+{
+    return strrchr(node->path, '/') + 1;
+}
+
+static const char *memdev_type(const char *id)
+{
+    for (int type = 0; type < OBJECT_TYPE__MAX; type++) {
+        if (object_by_id(id, type)) {
+            return ObjectType_str(type);
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* Memory backend number @index. */
+static bool memdev_at(unsigned index, QomNode *node)
+{
+    g_autoptr(MemdevList) list = qmp_query_memdev(NULL);
+
+    for (MemdevList *at = list; at; at = at->next) {
+        if (!index--) {
+            node->is_memdev = true;
+            node->type = memdev_type(at->value->id);
+            g_snprintf(node->path, sizeof(node->path), "/objects/%s", at->value->id);
+            return true;
+        }
+    }
+    return false;
+}
 
 /* Object number @index of all; false when there are fewer. */
 static bool object_at(unsigned index, QomNode *node)
@@ -38,11 +73,11 @@ static bool object_at(unsigned index, QomNode *node)
         return true;
     }
     index -= cpus_count();
-    do {
-        dev = device_next(dev);
-    } while (dev && index--);
+    while ((dev = device_next(dev)) && index) {
+        index--;
+    }
     if (!dev) {
-        return false;
+        return memdev_at(index, node);
     }
     node->dev = dev;
     node->type = dev->klass->name;
@@ -59,7 +94,7 @@ bool qom_tree_find(const char *path, QomNode *node, Error **errp)
         len--;
     }
     for (unsigned i = 0; object_at(i, node); i++) {
-        const char *id = node->dev ? node->dev->id : NULL;
+        const char *id = node->dev ? node->dev->id : node->is_memdev ? qom_node_name(node) : NULL;
 
         if ((strlen(node->path) == len && !strncmp(node->path, path, len)) ||
             (id && !strcmp(id, path))) {

@@ -1,6 +1,7 @@
 /*
  * The tree of objects as QMP's qom-* commands show it: the root, the machine, its containers, its
- * vCPUs and its devices. Nothing is stored; the tree is what the lists of devices and vCPUs say.
+ * vCPUs, its devices and the memory backends. Nothing is stored; the tree is what the lists of these
+ * say.
  *
  * Under the big lock.
  *
@@ -15,14 +16,18 @@
 
 /* What a path leads to. */
 typedef struct QomNode {
-    char path[256];             /* without a slash at its end, but for the root */
+    char path[512];             /* without a slash at its end, but for the root */
     const char *type;           /* the name of the object's type */
     DeviceState *dev;           /* a device, or NULL */
     CPUState *cpu;              /* a vCPU, or NULL */
+    bool is_memdev;             /* a memory backend, whose id is the last part of the path */
 } QomNode;
 
+/* The last part of its path. */
+const char *qom_node_name(const QomNode *node);
+
 /*
- * Find @path, absolute, or the id of a device. Returns: true with @node filled in, false with @errp
+ * Find @path, absolute, or the id of a device or memory backend. Returns: true with @node filled in, false with @errp
  * set (class DeviceNotFound).
  */
 bool qom_tree_find(const char *path, QomNode *node, Error **errp);

@@ -12,6 +12,7 @@
 #include "qapi/event.h"
 #include "system/bql.h"
 #include "system/memory.h"
+#include "system/object.h"
 #include "system/reset.h"
 #include "util/keyval.h"
 
@@ -187,6 +188,31 @@ static void test_qom_tree(void)
     device_delete_all();
 }
 
+static void test_qom_objects(void)
+{
+    struct json_object *value;
+    Error *err = NULL;
+
+    g_assert_nonnull(object_new_from_str("memory-backend-ram,id=mem,size=64K", &error_abort));
+    g_assert_true(listed("/", "objects", "child<container>"));
+    g_assert_true(listed("/objects", "mem", "child<memory-backend-ram>"));
+    g_assert_true(listed("/objects/mem", "size", "size"));
+    g_assert_true(listed("mem", "share", "bool"));
+    value = qmp_qom_get("/objects/mem", "size", &error_abort);
+    g_assert_cmpint(json_object_get_int64(value), ==, 65536);
+    json_object_put(value);
+    value = qmp_qom_get("mem", "type", &error_abort);
+    g_assert_cmpstr(json_object_get_string(value), ==, "memory-backend-ram");
+    qmp_qom_set("mem", "size", value, &err);
+    harness_error_is(&err, "Property 'memory-backend-ram.size' is read-only");
+    json_object_put(value);
+    g_assert_null(qmp_qom_get("mem", "colour", &err));
+    harness_error_is(&err, "Property 'memory-backend-ram.colour' not found");
+    object_delete("mem", &error_abort);
+    g_assert_null(qmp_qom_list("/objects/mem", &err));
+    harness_error_is(&err, "Device '/objects/mem' not found");
+}
+
 static unsigned count_types(const char *implements, bool abstract)
 {
     ObjectTypeInfoList *list = qmp_qom_list_types(implements, true, abstract, &error_abort);
@@ -323,6 +349,7 @@ int main(int argc, char **argv)
     g_test_add_func("/device/help", test_help);
     g_test_add_func("/device/life-cycle", test_life_cycle);
     g_test_add_func("/device/qom-tree", test_qom_tree);
+    g_test_add_func("/device/qom-objects", test_qom_objects);
     g_test_add_func("/device/qom-types", test_qom_types);
     g_test_add_func("/device/hotplug", test_hotplug);
     g_test_add_func("/device/ports", test_ports);
