@@ -12,6 +12,8 @@
 
 /* -add-fd and -chardev: first of all, since others name them. */
 int frontends_create_chardevs(const CommandLine *cl, Error **errp);
+/* -serial, or QEMU's defaults for it and the monitor. Before the devices of the command line. */
+int frontends_create_serials(const CommandLine *cl, Error **errp);
 /* -qtest, -mon, -monitor, -qmp. The machine stands. */
 int frontends_start(const CommandLine *cl, Error **errp);
 /* At exit, last of all. */

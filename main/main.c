@@ -188,7 +188,7 @@ static int build_machine(CommandLine *cl, Error **errp)
     }
     migration_init();
     device_set_hotplug_check(hotplug_check);
-    if (machine_create(&cl->machine, errp) < 0 ||
+    if (machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
         for_each_text(cl->devices, add_device, errp) < 0 ||
         cl->machine.klass->boot(&cl->machine, errp) < 0) {
         return -1;

@@ -47,5 +47,7 @@ CommandInfoList *qmp_query_commands(Error **errp)
 
 void qmp_quit(Error **errp)
 {
+    /* -no-shutdown is about the guest's wish, not about ours. */
+    system_set_shutdown_action(SHUTDOWN_ACTION_POWEROFF);
     system_shutdown_request(SHUTDOWN_CAUSE_HOST_QMP_QUIT);
 }
