@@ -16,6 +16,8 @@
 #ifndef CHARDEV_CHAR_CLASS_H
 #define CHARDEV_CHAR_CLASS_H
 
+#include <pthread.h>
+
 #include "chardev/char-fe.h"
 #include "io/channel.h"
 
@@ -51,7 +53,7 @@ struct Chardev {
     size_t n_msgfds;
     GSource *kick;          /* made ready to have the main loop look after this device */
 
-    GMutex lock;            /* guards all below */
+    pthread_mutex_t lock;   /* guards all below */
     QIOChannel *out;        /* NULL: output is dropped */
     char *out_error;        /* why a write failed; the main loop will act on it */
     GByteArray *queue;      /* accepted, not written yet */

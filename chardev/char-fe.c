@@ -101,9 +101,9 @@ int chr_fe_write_all(CharFrontend *fe, const void *buf, int len)
 void chr_fe_set_output_limit(CharFrontend *fe, size_t bytes)
 {
     if (fe->chr) {
-        g_mutex_lock(&fe->chr->lock);
+        pthread_mutex_lock(&fe->chr->lock);
         fe->chr->queue_limit_bytes = bytes;
-        g_mutex_unlock(&fe->chr->lock);
+        pthread_mutex_unlock(&fe->chr->lock);
     }
 }
 

@@ -152,10 +152,10 @@ static void break_output(Chardev *chr)
 {
     g_autofree char *reason = NULL;
 
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     reason = g_steal_pointer(&chr->out_error);
     QIOChannel *out = reason ? detach_output(chr) : NULL;
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     qio_channel_unref(out);
     if (!reason) {
         return;
@@ -217,7 +217,7 @@ static gboolean on_queue_writable(QIOChannel *ioc, GIOCondition condition, gpoin
     Chardev *chr = opaque;
     gboolean more = G_SOURCE_REMOVE;
 
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     if (chr->out == ioc && chr->queue_watch) {
         int n = write_some(chr, chr->queue->data, chr->queue->len);
 
@@ -229,7 +229,7 @@ static gboolean on_queue_writable(QIOChannel *ioc, GIOCondition condition, gpoin
             drop_source(&chr->queue_watch);
         }
     }
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     return more;
 }
 
@@ -266,9 +266,9 @@ static int write_locked(Chardev *chr, const void *buf, int len, bool all)
 
 int char_io_write(Chardev *chr, const void *buf, int len, bool all)
 {
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     int n = write_locked(chr, buf, len, all);
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     return n;
 }
 
@@ -324,7 +324,7 @@ guint char_io_add_watch(Chardev *chr, GIOCondition condition, ChrWatchFunc func,
     g_source_set_callback(source, (GSourceFunc)(void (*)(void))func, opaque, NULL);
     w->condition = condition;
 
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     int fd = chr->out ? qio_channel_get_fd(chr->out) : -1;
     if (chr->out) {
         prune_watches(chr);
@@ -339,7 +339,7 @@ guint char_io_add_watch(Chardev *chr, GIOCondition condition, ChrWatchFunc func,
         g_source_set_ready_time(source, 0);
     }
     guint id = g_source_attach(source, NULL);
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     g_source_unref(source);
     return id;
 }
@@ -353,7 +353,7 @@ static void unref_source(gpointer source)
 
 void char_io_init(Chardev *chr)
 {
-    g_mutex_init(&chr->lock);
+    pthread_mutex_init(&chr->lock, NULL);
     chr->queue = g_byte_array_new();
     chr->queue_limit_bytes = QUEUE_LIMIT_BYTES;
     chr->watches = g_ptr_array_new_with_free_func(unref_source);
@@ -369,7 +369,7 @@ void char_io_destroy(Chardev *chr)
     drop_source(&chr->kick);
     g_byte_array_unref(chr->queue);
     g_ptr_array_unref(chr->watches);
-    g_mutex_clear(&chr->lock);
+    pthread_mutex_destroy(&chr->lock);
 }
 
 void char_io_attach(Chardev *chr, QIOChannel *in, QIOChannel *out)
@@ -381,9 +381,9 @@ void char_io_attach(Chardev *chr, QIOChannel *in, QIOChannel *out)
         qio_channel_set_blocking(out, false, NULL);
     }
     chr->in = qio_channel_ref(in);
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     chr->out = qio_channel_ref(out);
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     char_io_kick(chr);
 }
 
@@ -398,12 +398,12 @@ void char_io_detach(Chardev *chr)
 {
     char_io_detach_input(chr);
 
-    g_mutex_lock(&chr->lock);
+    pthread_mutex_lock(&chr->lock);
     if (chr->out && chr->queue->len && !chr->out_error) {
         /* The last words, if they go at once. */
         qio_channel_write(chr->out, chr->queue->data, chr->queue->len, NULL);
     }
     QIOChannel *out = detach_output(chr);
-    g_mutex_unlock(&chr->lock);
+    pthread_mutex_unlock(&chr->lock);
     qio_channel_unref(out);
 }
