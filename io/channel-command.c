@@ -21,7 +21,7 @@
 
 #include "io/channel-class.h"
 
-#define CANCEL_GRACE_MS 1000
+#define CANCEL_GRACE_MS 500
 
 extern char **environ;
 

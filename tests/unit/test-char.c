@@ -1,8 +1,5 @@
 /*
- * Character devices: each kind with a real other end, the options, the bounds on output, the mux.
- *
- * The tests turn the default main context themselves, until what they wait for has happened; a
- * watchdog ends a test in which it never does.
+ * Character devices: each kind with a real other end, the options, the bounds on output.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,109 +14,9 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "chardev/char-fe.h"
-#include "io/channel-socket.h"
+#include "char-harness.h"
 #include "qapi/qapi-commands-char.h"
 #include "qapi/util.h"
-
-static char *dir;
-
-#define WAIT_FOR(condition)                       \
-    do {                                          \
-        while (!(condition)) {                    \
-            g_main_context_iteration(NULL, TRUE); \
-        }                                         \
-    } while (0)
-
-/* Let everything happen that can happen now. */
-static void settle(void)
-{
-    while (g_main_context_iteration(NULL, FALSE)) {
-        continue;
-    }
-}
-
-/* A front end that keeps what it gets ------------------------------------------------------------ */
-
-typedef struct Port {
-    CharFrontend fe;
-    int room;           /* what can_read says; -1: without limit */
-    GString *got;
-    int opened, closed, mux_in, mux_out, breaks;
-} Port;
-
-static int port_can_read(void *opaque)
-{
-    Port *p = opaque;
-
-    return p->room < 0 ? 4096 : p->room;
-}
-
-static void port_read(void *opaque, const uint8_t *buf, int size)
-{
-    Port *p = opaque;
-
-    g_assert_cmpint(size, >, 0);
-    if (p->room >= 0) {
-        g_assert_cmpint(size, <=, p->room);
-        p->room -= size;
-    }
-    g_string_append_len(p->got, (const char *)buf, size);
-}
-
-static void port_event(void *opaque, ChrEvent event)
-{
-    Port *p = opaque;
-
-    switch (event) {
-    case CHR_EVENT_OPENED:
-        p->opened++;
-        break;
-    case CHR_EVENT_CLOSED:
-        p->closed++;
-        break;
-    case CHR_EVENT_MUX_IN:
-        p->mux_in++;
-        break;
-    case CHR_EVENT_MUX_OUT:
-        p->mux_out++;
-        break;
-    case CHR_EVENT_BREAK:
-        p->breaks++;
-        break;
-    }
-}
-
-static void port_init(Port *p, Chardev *chr)
-{
-    *p = (Port) { .room = -1, .got = g_string_new(NULL) };
-    g_assert_nonnull(chr);
-    g_assert_true(chr_fe_init(&p->fe, chr, &error_abort));
-    chr_fe_set_handlers(&p->fe, port_can_read, port_read, port_event, p);
-}
-
-static void port_free(Port *p, bool del)
-{
-    chr_fe_deinit(&p->fe, del);
-    g_string_free(p->got, TRUE);
-}
-
-static void check_got(Port *p, const char *text)
-{
-    WAIT_FOR(p->got->len >= strlen(text));
-    g_assert_cmpstr(p->got->str, ==, text);
-    g_string_truncate(p->got, 0);
-}
-
-static Chardev *make(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    g_autofree char *opts = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    return chardev_new_from_opts(opts, &error_abort);
-}
 
 static void check_filename(Chardev *chr, const char *fmt, ...)
 {
@@ -130,30 +27,6 @@ static void check_filename(Chardev *chr, const char *fmt, ...)
     va_end(ap);
     g_autofree char *got = chardev_filename(chr);
     g_assert_cmpstr(got, ==, want);
-}
-
-static QIOChannel *dial(const char *name)
-{
-    g_autofree char *uri = g_strdup_printf("unix:%s/%s", dir, name);
-    g_autoptr(SocketAddress) addr = socket_parse(uri, &error_abort);
-
-    return QIO_CHANNEL(qio_channel_socket_connect_sync(addr, -1, &error_abort));
-}
-
-static void say(QIOChannel *ioc, const char *text)
-{
-    g_assert_cmpint(qio_channel_write_all(ioc, text, strlen(text), &error_abort), ==, 0);
-}
-
-static void expect(QIOChannel *ioc, const char *text)
-{
-    g_autofree char *buf = g_malloc0(strlen(text) + 1);
-
-    while (!qio_channel_wait_timeout(ioc, G_IO_IN, 0)) {
-        g_main_context_iteration(NULL, FALSE);
-    }
-    g_assert_cmpint(qio_channel_read_all(ioc, buf, strlen(text), &error_abort), ==, 0);
-    g_assert_cmpstr(buf, ==, text);
 }
 
 /* Options ------------------------------------------------------------------------------------ */
@@ -203,8 +76,8 @@ static void test_bad_options(void)
 static void test_legacy(void)
 {
     static const char *const bad[] = { "", "nothing", "file:", "tcp:1", "tcp:", "mon:stdio", "vc" };
-    g_autofree char *file = g_strdup_printf("file:%s/a,b", dir);
-    g_autofree char *path = g_strdup_printf("%s/a,b", dir);
+    g_autofree char *file = g_strdup_printf("file:%s/a,b", char_test_dir);
+    g_autofree char *path = g_strdup_printf("%s/a,b", char_test_dir);
 
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(Error) err = NULL;
@@ -239,7 +112,7 @@ static void test_legacy(void)
 static void test_ids(void)
 {
     g_autoptr(Error) twice = NULL, busy = NULL, missing = NULL, used = NULL;
-    Chardev *chr = make("null,id=one");
+    Chardev *chr = make_chardev("null,id=one");
     CharFrontend other;
     Port p;
 
@@ -269,12 +142,12 @@ static void test_ids(void)
 
 static void test_file(void)
 {
-    g_autofree char *path = g_strdup_printf("%s/out", dir);
+    g_autofree char *path = g_strdup_printf("%s/out", char_test_dir);
     g_autofree char *text = NULL;
     Port p;
 
     for (int i = 0; i < 3; i++) {
-        port_init(&p, make("file,id=f,path=%s%s", path, i == 2 ? ",append=on" : ""));
+        port_init(&p, make_chardev("file,id=f,path=%s%s", path, i == 2 ? ",append=on" : ""));
         g_assert_cmpint(chr_fe_printf(&p.fe, "line %d\n", i), ==, 7);
         port_free(&p, true);
     }
@@ -285,14 +158,14 @@ static void test_file(void)
 
 static void test_pipe(void)
 {
-    g_autofree char *in = g_strdup_printf("%s/p.in", dir);
-    g_autofree char *out = g_strdup_printf("%s/p.out", dir);
+    g_autofree char *in = g_strdup_printf("%s/p.in", char_test_dir);
+    g_autofree char *out = g_strdup_printf("%s/p.out", char_test_dir);
     char buf[5];
     Port p;
 
     g_assert_cmpint(mkfifo(in, 0600), ==, 0);
     g_assert_cmpint(mkfifo(out, 0600), ==, 0);
-    port_init(&p, make("pipe,id=p,path=%s/p", dir));
+    port_init(&p, make_chardev("pipe,id=p,path=%s/p", char_test_dir));
     int to = open(in, O_WRONLY), from = open(out, O_RDONLY);
     g_assert_cmpint(write(to, "typed", 5), ==, 5);
     check_got(&p, "typed");
@@ -313,7 +186,7 @@ static void test_fd(void)
     Port p;
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
-    port_init(&p, make("fd,id=f,fd=%d", fds[0]));
+    port_init(&p, make_chardev("fd,id=f,fd=%d", fds[0]));
     g_assert_cmpint(write(fds[1], "typed", 5), ==, 5);
     check_got(&p, "typed");
     g_assert_cmpint(chr_fe_write(&p.fe, "shown", 5), ==, 5);
@@ -326,7 +199,7 @@ static void test_fd(void)
 
 static void test_pty(void)
 {
-    Chardev *chr = make("pty,id=t");
+    Chardev *chr = make_chardev("pty,id=t");
     g_autofree char *filename = chardev_filename(chr);
     struct termios tty;
     char buf[5];
@@ -366,7 +239,7 @@ static void test_stdio_tty(void)
     int flags = fcntl(slave, F_GETFL);
     dup2(slave, 0);
     dup2(slave, 1);
-    port_init(&p, make("stdio,id=s,signal=off"));
+    port_init(&p, make_chardev("stdio,id=s,signal=off"));
     g_assert_null(chardev_new_from_opts("stdio,id=s2", &err));
     g_assert_cmpint(fcntl(slave, F_GETFL) & O_NONBLOCK, ==, O_NONBLOCK);
     g_assert_cmpint(write(master, "key\n\n", 5), ==, 5);
@@ -401,7 +274,7 @@ static void test_stdio_eof(void)
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     dup2(null, 0);
     dup2(fds[1], 1);
-    port_init(&p, make("stdio,id=s"));
+    port_init(&p, make_chardev("stdio,id=s"));
     settle();
     g_assert_cmpint(chr_fe_write(&p.fe, "shown", 5), ==, 5);
     g_assert_cmpint(read(fds[0], buf, 5), ==, 5);
@@ -420,17 +293,17 @@ static void test_stdio_eof(void)
 
 static void test_server(void)
 {
-    Chardev *chr = make("socket,id=s,path=%s/s,server=on,wait=off", dir);
+    Chardev *chr = make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir);
     Port p;
 
-    check_filename(chr, "disconnected:unix:%s/s,server=on", dir);
+    check_filename(chr, "disconnected:unix:%s/s,server=on", char_test_dir);
     port_init(&p, chr);
     g_assert_cmpint(p.opened, ==, 0);
     for (int round = 1; round <= 2; round++) {
         QIOChannel *client = dial("s");
 
         WAIT_FOR(p.opened == round);
-        check_filename(chr, "unix:%s/s,server=on", dir);
+        check_filename(chr, "unix:%s/s,server=on", char_test_dir);
         say(client, "typed");
         check_got(&p, "typed");
         chr_fe_write(&p.fe, "shown", 5);
@@ -443,7 +316,7 @@ static void test_server(void)
         g_assert_cmpint(chr_fe_write(&p.fe, "dropped", 7), ==, 7);
     }
     port_free(&p, true);
-    g_autofree char *path = g_strdup_printf("%s/s", dir);
+    g_autofree char *path = g_strdup_printf("%s/s", char_test_dir);
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
 }
 
@@ -454,7 +327,7 @@ static void test_second_client(void)
     char c;
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     first = dial("s");
     WAIT_FOR(p.opened == 1);
     second = dial("s");
@@ -473,7 +346,7 @@ static void test_second_client(void)
 
 static gpointer dial_thread(gpointer unused)
 {
-    g_autofree char *path = g_strdup_printf("%s/s", dir);
+    g_autofree char *path = g_strdup_printf("%s/s", char_test_dir);
 
     /* The device is made by the other thread: it appears. */
     while (!g_file_test(path, G_FILE_TEST_EXISTS)) {
@@ -496,7 +369,7 @@ static void test_wait(void)
     Port p;
 
     g_test_message("the next line of standard error belongs to the test");
-    port_init(&p, make("socket,id=s,path=%s/s,server=on", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on", char_test_dir));
     g_assert_cmpint(p.opened, ==, 1);
     g_autoptr(QIOChannel) client = g_thread_join(thread);
     say(client, "typed");
@@ -506,14 +379,14 @@ static void test_wait(void)
 
 static void test_client(void)
 {
-    g_autofree char *uri = g_strdup_printf("unix:%s/l", dir);
+    g_autofree char *uri = g_strdup_printf("unix:%s/l", char_test_dir);
     g_autoptr(SocketAddress) addr = socket_parse(uri, &error_abort);
     QIOChannelSocket *l = qio_channel_socket_listen_sync(addr, 1, &error_abort);
     Port p;
 
-    Chardev *chr = make("socket,id=s,path=%s/l", dir);
+    Chardev *chr = make_chardev("socket,id=s,path=%s/l", char_test_dir);
     port_init(&p, chr);
-    check_filename(chr, "unix:%s/l", dir);
+    check_filename(chr, "unix:%s/l", char_test_dir);
     g_assert_cmpint(p.opened, ==, 1);
     g_autoptr(QIOChannel) server = QIO_CHANNEL(qio_channel_socket_accept(l, &error_abort));
     say(server, "typed");
@@ -527,11 +400,11 @@ static void test_client(void)
 /* It comes back, to a server that comes up late and one that goes and returns. */
 static void test_reconnect(void)
 {
-    g_autofree char *uri = g_strdup_printf("unix:%s/l", dir);
+    g_autofree char *uri = g_strdup_printf("unix:%s/l", char_test_dir);
     g_autoptr(SocketAddress) addr = socket_parse(uri, &error_abort);
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/l,reconnect-ms=1", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/l,reconnect-ms=1", char_test_dir));
     g_assert_cmpint(p.opened, ==, 0);
     for (int round = 1; round <= 2; round++) {
         QIOChannelSocket *l = qio_channel_socket_listen_sync(addr, 1, &error_abort);
@@ -554,7 +427,7 @@ static void test_fds(void)
     struct iovec iov = { "x", 1 };
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     g_autoptr(QIOChannel) client = dial("s");
     WAIT_FOR(p.opened == 1);
     g_assert_cmpint(chr_fe_get_msgfd(&p.fe), ==, -1);
@@ -585,7 +458,7 @@ static void test_can_read(void)
 {
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     p.room = 0;
     g_autoptr(QIOChannel) client = dial("s");
     WAIT_FOR(p.opened == 1);
@@ -619,7 +492,7 @@ static void test_slow_client(void)
     int n;
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     g_autoptr(QIOChannel) client = dial("s");
     WAIT_FOR(p.opened == 1);
 
@@ -660,7 +533,7 @@ static void test_watch_hangup(void)
     GIOCondition seen = 0;
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     chr_fe_add_watch(&p.fe, G_IO_OUT, on_watch, &seen);
     WAIT_FOR(seen);
 
@@ -684,7 +557,7 @@ static void test_broken_write(void)
 {
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     QIOChannel *client = dial("s");
     WAIT_FOR(p.opened == 1);
     p.room = 0;
@@ -725,7 +598,7 @@ static void test_threads(void)
     size_t sent = 0;
     Port p;
 
-    port_init(&p, make("socket,id=s,path=%s/s,server=on,wait=off", dir));
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
     g_autoptr(QIOChannel) client = dial("s");
     WAIT_FOR(p.opened == 1);
     qio_channel_set_blocking(client, false, &error_abort);
@@ -749,101 +622,11 @@ static void test_threads(void)
     port_free(&p, true);
 }
 
-/* The mux ------------------------------------------------------------------------------------ */
-
-static int quits;
-
-static void on_quit(void)
-{
-    quits++;
-}
-
-static void test_mux(void)
-{
-    g_autofree char *spec = g_strdup_printf("mon:unix:%s/s,server=on,wait=off", dir);
-    Chardev *chr = chardev_new_legacy("m", spec, true, &error_abort);
-    Port serial, monitor;
-
-    g_assert_true(chardev_is_mux(chr));
-    g_assert_nonnull(chardev_find("m-base"));
-    port_init(&monitor, chr);
-    port_init(&serial, chr);
-    g_assert_cmpint(monitor.mux_in, ==, 1);
-    g_assert_cmpint(monitor.mux_out, ==, 1);
-    g_assert_cmpint(serial.mux_in, ==, 1);
-
-    g_autoptr(QIOChannel) client = dial("s");
-    WAIT_FOR(serial.opened && monitor.opened);
-    say(client, "serial");
-    check_got(&serial, "serial");
-    say(client, "\x01" "cmonitor");
-    check_got(&monitor, "monitor");
-    g_assert_cmpint(monitor.mux_in, ==, 2);
-    g_assert_cmpint(serial.mux_out, ==, 1);
-    say(client, "\x01" "c\x01\x01.");
-    check_got(&serial, "\x01.");
-    say(client, "\x01" "b");
-    WAIT_FOR(serial.breaks == 1);
-    g_assert_cmpint(monitor.breaks, ==, 0);
-
-    /* Both write; the keys work also while the one with the focus takes nothing. */
-    chr_fe_write(&serial.fe, "one ", 4);
-    chr_fe_write(&monitor.fe, "two", 3);
-    expect(client, "one two");
-    serial.room = 0;
-    say(client, "kept\x01" "cmon");
-    check_got(&monitor, "mon");
-    g_assert_cmpuint(serial.got->len, ==, 0);
-    say(client, "\x01" "c");
-    WAIT_FOR(serial.mux_in == 3);
-    serial.room = 100;
-    chr_fe_accept_input(&serial.fe);
-    check_got(&serial, "kept");
-
-    say(client, "\x01h");
-    expect(client, "\r\nC-a h ");
-    chardev_mux_set_quit_handler(on_quit);
-    say(client, "\x01x");
-    WAIT_FOR(quits == 1);
-    chardev_mux_set_quit_handler(NULL);
-
-    g_autoptr(Error) busy = NULL;
-    g_assert_false(chardev_delete("m-base", &busy));
-    port_free(&serial, false);
-    g_assert_cmpint(monitor.mux_in, ==, 4);
-    port_free(&monitor, true);
-    g_assert_true(chardev_delete("m-base", &error_abort));
-}
-
-/* More than it reads ahead: nothing is lost, it waits. */
-static void test_mux_flow(void)
-{
-    g_autofree char *text = g_strnfill(500, 'z');
-    Chardev *chr = make("socket,id=m,path=%s/s,server=on,wait=off,mux=on", dir);
-    Port p;
-
-    port_init(&p, chr);
-    p.room = 0;
-    g_autoptr(QIOChannel) client = dial("s");
-    WAIT_FOR(p.opened);
-    say(client, text);
-    settle();
-    while (p.got->len < 500) {
-        p.room = 7;
-        chr_fe_accept_input(&p.fe);
-        WAIT_FOR(p.room < 7);
-        settle();
-    }
-    check_got(&p, text);
-    port_free(&p, true);
-    g_assert_true(chardev_delete("m-base", &error_abort));
-}
-
 /* QMP ---------------------------------------------------------------------------------------- */
 
 static void test_qmp(void)
 {
-    UnixSocketAddress path = { .path = g_strdup_printf("%s/q", dir) };
+    UnixSocketAddress path = { .path = g_strdup_printf("%s/q", char_test_dir) };
     SocketAddressLegacy addr = { .type = SOCKET_ADDRESS_TYPE_UNIX, .u.q_unix.data = &path };
     ChardevSocket sock = { .addr = &addr, .has_wait = true, .wait = true };
     ChardevBackend backend = { .type = CHARDEV_BACKEND_KIND_SOCKET, .u.socket.data = &sock };
@@ -873,17 +656,9 @@ static void test_qmp(void)
     g_assert_null(chardev_find("t"));
 }
 
-static gboolean on_deadline(gpointer unused)
-{
-    g_error("nothing happens any more");
-    return G_SOURCE_REMOVE;
-}
-
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    dir = g_dir_make_tmp("ferry-test-XXXXXX", NULL);
-    g_timeout_add_seconds(50, on_deadline, NULL);
+    char_test_init(&argc, &argv);
     g_test_add_func("/char/bad-options", test_bad_options);
     g_test_add_func("/char/legacy", test_legacy);
     g_test_add_func("/char/ids", test_ids);
@@ -904,12 +679,6 @@ int main(int argc, char **argv)
     g_test_add_func("/char/watch-hangup", test_watch_hangup);
     g_test_add_func("/char/broken-write", test_broken_write);
     g_test_add_func("/char/threads", test_threads);
-    g_test_add_func("/char/mux", test_mux);
-    g_test_add_func("/char/mux-flow", test_mux_flow);
     g_test_add_func("/char/qmp", test_qmp);
-    int ret = g_test_run();
-    chardev_cleanup();
-    g_rmdir(dir);
-    g_free(dir);
-    return ret;
+    return char_test_run();
 }
