@@ -31,6 +31,7 @@ static ObjectPropertyInfo *describe_property(const Property *prop, bool with_def
     } else if (has_default && prop->type < PROP_STR) {
         info->default_value = json_object_new_uint64(prop->default_number);
     }
+    info->has_default_value = info->default_value != NULL;
     return info;
 }
 

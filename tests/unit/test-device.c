@@ -245,6 +245,9 @@ static void test_qom_types(void)
     g_assert_true(has(list, "memdev", "link<memory-backend>"));
     g_assert_false(has(list, "generation", ""));
     g_assert_cmpstr(list->value->name, ==, "memdev");
+    g_assert_false(list->value->has_default_value);
+    g_assert_true(list->next->value->has_default_value);
+    g_assert_cmpint(json_object_get_int(list->next->value->default_value), ==, 0);
     qapi_free_ObjectPropertyInfoList(list);
     list = qmp_qom_list_properties("memstress", &error_abort);
     g_assert_true(has(list, "generation", "uint64"));
