@@ -166,6 +166,11 @@ QIOChannel *migration_channels_accept_extra(MigrationChannels *mc, bool direct_i
                           errp);
 }
 
+bool migration_channels_extra_left(MigrationChannels *mc)
+{
+    return mc->transport->extra_left && mc->transport->extra_left(mc);
+}
+
 SocketAddressList *migration_channels_addresses(MigrationChannels *mc)
 {
     return mc->transport->addresses ? mc->transport->addresses(mc) : NULL;

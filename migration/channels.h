@@ -40,9 +40,12 @@ MigrationChannels *migration_channels_new_incoming(const MigrationAddress *addr,
 QIOChannel *migration_channels_accept(MigrationChannels *mc, Error **errp);
 /*
  * Loading thread: one more channel from the same source; on sockets the next one that connected,
- * with nothing read from it yet; files are opened again. The caller owns the reference.
+ * with nothing read from it yet; files are opened again. A source opens all its channels before it
+ * says so on the main one, so this does not wait long for another. The caller owns the reference.
  */
 QIOChannel *migration_channels_accept_extra(MigrationChannels *mc, bool direct_io, Error **errp);
+/* Loading thread: whether the source opened one more, which nobody has taken. */
+bool migration_channels_extra_left(MigrationChannels *mc);
 /* Where a destination listens; NULL when it does not. Caller frees with qapi_free_. */
 SocketAddressList *migration_channels_addresses(MigrationChannels *mc);
 

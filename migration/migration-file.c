@@ -46,7 +46,7 @@ struct MigrationFile {
     QIOChannel *ioc;
     bool seekable;
     Error *err;                 /* sticky */
-    int shutdown;               /* atomic */
+    Error *abort_err;           /* atomic; once set, why everything fails */
     uint64_t base;              /* seekable: offset of the byte at which transferred is counted_at */
     uint64_t counted_at;
     uint64_t transferred;       /* atomic */
@@ -117,6 +117,7 @@ void mfile_free(MigrationFile *f)
     g_free(f->iov);
     g_free(f->buf);
     error_free(f->err);
+    error_free(f->abort_err);
     qio_channel_unref(f->ioc);
     g_free(f);
 }
@@ -133,19 +134,19 @@ bool mfile_seekable(MigrationFile *f)
 
 /* Errors */
 
-static bool mfile_is_shut_down(MigrationFile *f)
+static const Error *mfile_aborted(MigrationFile *f)
 {
-    return __atomic_load_n(&f->shutdown, __ATOMIC_ACQUIRE);
+    return g_atomic_pointer_get(&f->abort_err);
 }
 
 void mfile_set_error(MigrationFile *f, Error *err)
 {
     if (f->err) {
         error_free(err);
-    } else if (mfile_is_shut_down(f)) {
+    } else if (mfile_aborted(f)) {
         /* What failed failed because of that. */
         error_free(err);
-        error_setg(&f->err, "the migration was cancelled");
+        f->err = error_copy(mfile_aborted(f));
     } else {
         f->err = err;
     }
@@ -153,7 +154,7 @@ void mfile_set_error(MigrationFile *f, Error *err)
 
 bool mfile_has_error(MigrationFile *f)
 {
-    return f->err || mfile_is_shut_down(f);
+    return f->err || mfile_aborted(f);
 }
 
 int mfile_check(MigrationFile *f, Error **errp)
@@ -162,16 +163,31 @@ int mfile_check(MigrationFile *f, Error **errp)
         return 0;
     }
     if (!f->err) {
-        error_setg(&f->err, "the migration was cancelled");
+        f->err = error_copy(mfile_aborted(f));
     }
     error_propagate(errp, error_copy(f->err));
     return -1;
 }
 
+static void mfile_abort_how(MigrationFile *f, Error *err, QIOChannelShutdown how)
+{
+    if (!g_atomic_pointer_compare_and_exchange(&f->abort_err, NULL, err)) {
+        error_free(err);
+    }
+    qio_channel_shutdown(f->ioc, how, NULL);
+}
+
+void mfile_abort(MigrationFile *f, Error *err)
+{
+    mfile_abort_how(f, err, f->iov ? QIO_CHANNEL_SHUTDOWN_BOTH : QIO_CHANNEL_SHUTDOWN_READ);
+}
+
 void mfile_shutdown(MigrationFile *f)
 {
-    __atomic_store_n(&f->shutdown, 1, __ATOMIC_RELEASE);
-    qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    Error *err = NULL;
+
+    error_setg(&err, "the migration was cancelled");
+    mfile_abort_how(f, err, QIO_CHANNEL_SHUTDOWN_BOTH);
 }
 
 static void mfile_count(MigrationFile *f, size_t len)

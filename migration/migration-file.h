@@ -38,6 +38,12 @@ void mfile_set_error(MigrationFile *f, Error *err);
 /* Wake whoever waits in it, and fail from now on with "the migration was cancelled". */
 void mfile_shutdown(MigrationFile *f);
 
+/*
+ * The same with the reason @err (taken) and, for an input, without harm to what the channel
+ * writes: for a thread whose trouble is the reason why nothing more need be read. Any thread.
+ */
+void mfile_abort(MigrationFile *f, Error *err);
+
 /* Output */
 void mfile_put_buffer(MigrationFile *f, const void *buf, size_t len);
 /*

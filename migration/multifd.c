@@ -37,9 +37,10 @@ struct MultifdPool {
     Error *err;                 /* the first; under lock */
 };
 
-/* Take @err as the pool's if it is the first, and wake everybody. */
-static void pool_fail(MultifdPool *pool, Error *err)
+/* Take @err of @id as the pool's if it is the first, and wake everybody. */
+static void pool_fail(MultifdPool *pool, unsigned id, Error *err)
 {
+    error_prepend(&err, "multifd channel %u: ", id);
     g_mutex_lock(&pool->lock);
     if (pool->err) {
         error_free(err);
@@ -104,7 +105,7 @@ static gpointer worker_thread(gpointer opaque)
 
     wt->started = true;
     if (pool->ops->start && pool->ops->start(&wt->worker, &err) < 0) {
-        pool_fail(pool, err);
+        pool_fail(pool, wt->worker.id, err);
         err = NULL;
     }
     g_mutex_lock(&pool->lock);
@@ -116,7 +117,7 @@ static gpointer worker_thread(gpointer opaque)
         worker_step(wt, &err);
         if (err) {
             g_mutex_unlock(&pool->lock);
-            pool_fail(pool, err);
+            pool_fail(pool, wt->worker.id, err);
             err = NULL;
             g_mutex_lock(&pool->lock);
         }

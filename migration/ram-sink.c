@@ -4,6 +4,7 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "migration/multifd-socket.h"
 #include "migration/ram-load.h"
 #include "migration/ram-mapped.h"
 #include "migration/ram.h"
@@ -12,6 +13,9 @@ RamSink *ram_sink_new(MigrationContext *ctx, Error **errp)
 {
     if (migration_cap(&ctx->opts, MIGRATION_CAPABILITY_DIRECT_MAPPED)) {
         return ram_mapped_sink_new(ctx, errp);
+    }
+    if (migration_cap(&ctx->opts, MIGRATION_CAPABILITY_MULTIFD)) {
+        return multifd_send_sink_new(ctx, errp);
     }
     return ram_stream_sink_new(ctx, errp);
 }
@@ -29,6 +33,8 @@ RamSource *ram_source_new(MigrationContext *ctx, const GPtrArray *targets, Error
 
     if (migration_cap(&ctx->opts, MIGRATION_CAPABILITY_DIRECT_MAPPED)) {
         source = ram_mapped_source_new(ctx, errp);
+    } else if (migration_cap(&ctx->opts, MIGRATION_CAPABILITY_MULTIFD)) {
+        source = multifd_recv_source_new(ctx, errp);
     }
     if (source) {
         source->targets = targets;

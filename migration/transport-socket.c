@@ -23,6 +23,8 @@
 /* Clients that have connected and not yet said what they are, and RAM channels not yet taken. */
 #define CLIENTS_MAX 512
 #define LISTEN_BACKLOG 256
+/* For a RAM channel that the source has opened, as it says, to be seen here. */
+#define EXTRA_DEADLINE_US (10 * G_USEC_PER_SEC)
 #define BUFFER_BYTES (4 * MiB)
 
 typedef enum ClientKind { CLIENT_UNKNOWN, CLIENT_MAIN, CLIENT_EXTRA } ClientKind;
@@ -174,9 +176,9 @@ static QIOChannel *classify_all(SocketState *s)
 
 /*
  * One wait for anything to happen: a connection, first bytes, a cancel, or the end of the main
- * channel. Returns 0, or -1 with @errp set.
+ * channel; at most @timeout_ms, -1 for ever. Returns 0, or -1 with @errp set.
  */
-static int wait_for_clients(MigrationChannels *mc, Error **errp)
+static int wait_for_clients(MigrationChannels *mc, int timeout_ms, Error **errp)
 {
     SocketState *s = mc->state;
     unsigned nl = s->listeners->len, nu = s->unknown->len;
@@ -194,7 +196,7 @@ static int wait_for_clients(MigrationChannels *mc, Error **errp)
     fds[nl + nu + 1] = (struct pollfd) {
         .fd = mc->main ? qio_channel_get_fd(mc->main) : -1, .events = POLLRDHUP,
     };
-    if (poll(fds, nl + nu + 2, -1) < 0 && errno != EINTR) {
+    if (poll(fds, nl + nu + 2, timeout_ms) < 0 && errno != EINTR) {
         error_setg_errno(errp, errno, "waiting for the source at %s failed", mc->describe);
         return -1;
     }
@@ -239,7 +241,7 @@ static QIOChannel *socket_accept(MigrationChannels *mc, Error **errp)
             }
             return main;
         }
-        if (wait_for_clients(mc, errp) < 0) {
+        if (wait_for_clients(mc, -1, errp) < 0) {
             return NULL;
         }
         breathe(s);
@@ -249,9 +251,11 @@ static QIOChannel *socket_accept(MigrationChannels *mc, Error **errp)
 static QIOChannel *socket_accept_extra(MigrationChannels *mc, bool direct_io, Error **errp)
 {
     SocketState *s = mc->state;
+    int64_t deadline = g_get_monotonic_time() + EXTRA_DEADLINE_US;
 
     for (;;) {
         QIOChannel *stranger = classify_all(s);
+        int64_t left_us = deadline - g_get_monotonic_time();
 
         if (stranger) {
             channel_close(stranger);
@@ -260,11 +264,30 @@ static QIOChannel *socket_accept_extra(MigrationChannels *mc, bool direct_io, Er
         if (!g_queue_is_empty(&s->extras)) {
             return g_queue_pop_head(&s->extras);
         }
-        if (wait_for_clients(mc, errp) < 0) {
+        if (left_us < 0) {
+            error_setg(errp, "the source at %s has not opened as many channels as parameter "
+                       "'multifd-channels' says here", mc->describe);
+            return NULL;
+        }
+        if (wait_for_clients(mc, left_us / 1000 + 1, errp) < 0) {
             return NULL;
         }
         breathe(s);
     }
+}
+
+static bool socket_extra_left(MigrationChannels *mc)
+{
+    SocketState *s = mc->state;
+    QIOChannel *stranger;
+
+    for (unsigned i = 0; i < s->listeners->len; i++) {
+        accept_all(s, i, NULL);
+    }
+    while ((stranger = classify_all(s))) {
+        channel_close(stranger);
+    }
+    return !g_queue_is_empty(&s->extras);
 }
 
 const MigrationTransport transport_socket = {
@@ -277,6 +300,7 @@ const MigrationTransport transport_socket = {
     .open_extra = socket_dial_extra,
     .accept = socket_accept,
     .accept_extra = socket_accept_extra,
+    .extra_left = socket_extra_left,
     .addresses = socket_addresses,
     .free = socket_free,
 };

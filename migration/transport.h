@@ -24,6 +24,7 @@ typedef struct MigrationTransport {
     QIOChannel *(*open_extra)(MigrationChannels *mc, bool direct_io, Error **errp);
     QIOChannel *(*accept)(MigrationChannels *mc, Error **errp);
     QIOChannel *(*accept_extra)(MigrationChannels *mc, bool direct_io, Error **errp);
+    bool (*extra_left)(MigrationChannels *mc);
     SocketAddressList *(*addresses)(MigrationChannels *mc);
     int (*finish)(MigrationChannels *mc, Error **errp);
     void (*free)(MigrationChannels *mc);

@@ -92,6 +92,11 @@ QIOChannel *migration_channels_accept_extra(MigrationChannels *mc, bool direct_i
     return open_extra(mc, O_RDONLY, direct_io, errp);
 }
 
+bool migration_channels_extra_left(MigrationChannels *mc)
+{
+    return !mc->path && mc->next_extra < mc->extra->len;
+}
+
 const char *migration_channels_describe(const MigrationChannels *mc)
 {
     return mc->path ? mc->path : "memory";
