@@ -230,7 +230,7 @@ static void test_ticker(const void *accel)
     qtest_quit(s);
 }
 
-/* It powers off by itself: an event, and the end with status 0. */
+/* The guest ends the machine through the debug exit device, status (0 << 1) | 1: event and end. */
 static void test_power_off(const void *accel)
 {
     struct json_object *event;
@@ -239,13 +239,14 @@ static void test_power_off(const void *accel)
     if (skip_without(accel)) {
         return;
     }
-    s = qtest_initf("-accel %s -m 64M -serial stdio -kernel %s -append 'period=10 count=3'",
-                    (char *)accel, qtest_guest("ticker"));
+    s = qtest_initf("-accel %s -m 64M -serial stdio -kernel %s -append 'period=10 count=3' "
+                    "-device isa-debug-exit", (char *)accel, qtest_guest("ticker"));
     event = qtest_qmp_eventwait_ref(s, "SHUTDOWN");
     g_assert_true(qtest_get_bool(event, "data.guest"));
     g_assert_cmpstr(qtest_get_str(event, "data.reason"), ==, "guest-shutdown");
     json_object_put(event);
-    g_assert_cmpint(qtest_wait_exit(s), ==, 0);
+    g_assert_cmpint(qtest_wait_exit(s), ==, 1);
+    qtest_set_expected_status(s, 1);
     qtest_wait_stdout(s, "\ntick 3\n");
     assert_guest_is_well(s);
     qtest_quit(s);
@@ -327,9 +328,9 @@ static void test_boot_sector(void)
     g_assert_cmpint(write(fd, sector, sizeof(sector)), ==, sizeof(sector));
     close(fd);
     s = qtest_initf("-accel kvm -m 16M -serial stdio -drive file=%s,format=raw", path);
+    g_unlink(path);
     qtest_wait_stdout(s, "Hi\n");
     qtest_quit(s);
-    g_unlink(path);
 }
 
 static void add_guest_tests(const char *accel)
