@@ -12,6 +12,7 @@
  *   size=BYTES     memory to use (64M; 0: all that is free)     cpus=N    processors (0: all)
  *   rate=MIB       MiB written per second in all (100; 0: as fast as possible)
  *   seed=N         (1)       report=MILLISECONDS (1000)         zero=PERCENT of zero pages (2)
+ *   skip=BYTES     of free memory to leave alone before that which is used (0)
  *   scatter=0      write in ascending order                     check=0   do not check before writing
  * Serial input: 'v' verify all and print "verify ok PAGES" or "verify FAILED ERRORS"; 's' stop
  * writing; 'g' go on; 'q' power off.
@@ -43,7 +44,7 @@ typedef struct Worker {
 
 static Worker workers[GUEST_CPUS_MAX];
 static unsigned cpus;
-static uint64_t seed, zero_percent, report_time, next_report, next_poll;
+static uint64_t seed, skip_pages, zero_percent, report_time, next_report, next_poll;
 static bool check_before_write;
 static volatile uint32_t writing = 1, verify_wanted, cpus_known;
 
@@ -125,7 +126,7 @@ static void report_corrupt(const uint64_t *words, uint64_t page, uint64_t genera
 static void page_check(Worker *w, uint64_t index, uint64_t generation)
 {
     uint64_t page = w->first + index;
-    const uint64_t *words = ram_page(page);
+    const uint64_t *words = ram_page(skip_pages + page);
 
     if (!page_is_good(words, page, generation)) {
         if (w->errors++ < REPORTS_PER_CPU) {
@@ -145,7 +146,7 @@ static void write_next(Worker *w)
     if (w->round > 0 && check_before_write) {
         page_check(w, w->page, w->round - 1);
     }
-    page_write(ram_page(w->first + w->page), w->first + w->page, w->round);
+    page_write(ram_page(skip_pages + w->first + w->page), w->first + w->page, w->round);
     w->page = next_page(w, w->page);
     w->written++;
     if (++w->position == w->n) {
@@ -368,8 +369,12 @@ void guest_main(void)
     check_before_write = boot_option("check", 1) != 0;
     report_time = time_hz() / 1000 * boot_option("report", 1000);
     cpus = smp_start((unsigned)boot_option("cpus", 0), work);
-    if (!pages || pages > ram_pages()) {
-        pages = ram_pages();
+    skip_pages = boot_option("skip", 0) / GUEST_PAGE_SIZE;
+    if (skip_pages > ram_pages()) {
+        skip_pages = ram_pages();
+    }
+    if (!pages || pages > ram_pages() - skip_pages) {
+        pages = ram_pages() - skip_pages;
     }
     if (pages < cpus) {
         print("dirtier: no memory to write\n");
