@@ -47,8 +47,9 @@ struct Chardev {
     char *id;
     CharFrontend *fe;       /* NULL: not in use */
     bool be_open;           /* between CHR_EVENT_OPENED and CHR_EVENT_CLOSED */
-    QIOChannel *in;         /* main thread only, as are the next three */
+    QIOChannel *in;         /* main thread only, as all down to the lock */
     GSource *in_watch;
+    GSource *hup_watch;     /* while there is no in_watch: for the end, then for its grace */
     int *msgfds;
     size_t n_msgfds;
     GSource *kick;          /* made ready to have the main loop look after this device */

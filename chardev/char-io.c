@@ -7,17 +7,21 @@
  * main loop and never from within its own call.
  *
  * When a write fails while input can be read, the read finds the end in due time, after what the
- * client had still said.
+ * client had still said. While nothing is read, because the front end takes nothing, a watch for
+ * G_IO_HUP finds it: what is unread then gets a moment more, and is lost with the client.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "chardev/char-class.h"
 
+#include <glib-unix.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define READ_BYTES 16384
+#define HUP_GRACE_MS 1000
 #define QUEUE_LIMIT_BYTES (1 << 20)
 
 /* A front end's watch: the output channel's descriptor, or a ready time once that is gone. */
@@ -82,6 +86,41 @@ static ssize_t read_some(Chardev *chr, QIOChannel *ioc, uint8_t *buf, size_t siz
     return n;
 }
 
+static gboolean on_hup_grace_over(gpointer opaque)
+{
+    hang_up(opaque);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_hup(gint fd, GIOCondition condition, gpointer opaque)
+{
+    Chardev *chr = opaque;
+    int unread = 0;
+
+    if (ioctl(fd, FIONREAD, &unread) < 0 || !unread) {
+        hang_up(chr);
+        return G_SOURCE_REMOVE;
+    }
+    drop_source(&chr->hup_watch);
+    chr->hup_watch = g_timeout_source_new(HUP_GRACE_MS);
+    /* After all else, so that a main loop that was held up reads first. */
+    g_source_set_priority(chr->hup_watch, G_PRIORITY_LOW);
+    g_source_set_callback(chr->hup_watch, on_hup_grace_over, chr, NULL);
+    g_source_attach(chr->hup_watch, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+static void watch_hup(Chardev *chr)
+{
+    int fd = qio_channel_get_fd(chr->in);
+
+    if (fd >= 0 && chr->klass->hangup && !chr->hup_watch) {
+        chr->hup_watch = g_unix_fd_source_new(fd, G_IO_HUP | G_IO_ERR);
+        g_source_set_callback(chr->hup_watch, (GSourceFunc)(void (*)(void))on_hup, chr, NULL);
+        g_source_attach(chr->hup_watch, NULL);
+    }
+}
+
 static gboolean on_readable(QIOChannel *ioc, GIOCondition condition, gpointer opaque)
 {
     Chardev *chr = opaque;
@@ -90,6 +129,7 @@ static gboolean on_readable(QIOChannel *ioc, GIOCondition condition, gpointer op
 
     if (room <= 0) {
         drop_source(&chr->in_watch);
+        watch_hup(chr);
         return G_SOURCE_REMOVE;
     }
     ssize_t n = read_some(chr, ioc, buf, MIN(room, READ_BYTES));
@@ -109,9 +149,14 @@ static gboolean on_readable(QIOChannel *ioc, GIOCondition condition, gpointer op
 
 static void update_in_watch(Chardev *chr)
 {
-    if (!chr->in || chr->in_watch || chr_be_can_write(chr) <= 0) {
+    if (!chr->in || chr->in_watch) {
         return;
     }
+    if (chr_be_can_write(chr) <= 0) {
+        watch_hup(chr);
+        return;
+    }
+    drop_source(&chr->hup_watch);
     chr->in_watch = qio_channel_create_watch(chr->in, G_IO_IN);
     g_source_set_callback(chr->in_watch, (GSourceFunc)(void (*)(void))on_readable, chr, NULL);
     g_source_attach(chr->in_watch, NULL);
@@ -390,6 +435,7 @@ void char_io_attach(Chardev *chr, QIOChannel *in, QIOChannel *out)
 void char_io_detach_input(Chardev *chr)
 {
     drop_source(&chr->in_watch);
+    drop_source(&chr->hup_watch);
     drop_msgfds(chr);
     g_clear_pointer(&chr->in, qio_channel_unref);
 }

@@ -3,13 +3,14 @@
  *
  * A terminal is put in raw mode, so that each key arrives as it is typed, and restored when the device
  * goes or the program exits. The descriptors themselves are duplicated, and their blocking mode, which
- * the shell shares, is restored too.
+ * the shell shares, is restored too. A shell that stopped the program (Ctrl-Z) has changed both back
+ * for itself, so SIGCONT sets them again.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <termios.h>
 #include <unistd.h>
@@ -22,7 +23,8 @@ static struct {
     Chardev *owner;
     bool exit_hook;
     bool have_termios;
-    struct termios termios;
+    struct termios termios;     /* as it was */
+    struct termios raw;         /* as we want it */
     int flags[2];
 } saved;
 
@@ -58,7 +60,24 @@ static void make_raw(bool signals)
     tty.c_cflag |= CS8;
     tty.c_cc[VMIN] = 1;
     tty.c_cc[VTIME] = 0;
+    saved.raw = tty;
     tcsetattr(STDIN_FILENO, TCSANOW, &tty);
+}
+
+/* A signal handler: only what is safe in one. */
+static void on_continue(int signal)
+{
+    if (!saved.owner) {
+        return;
+    }
+    if (saved.have_termios) {
+        tcsetattr(STDIN_FILENO, TCSANOW, &saved.raw);
+    }
+    for (int fd = STDIN_FILENO; fd <= STDOUT_FILENO; fd++) {
+        if (saved.flags[fd] >= 0) {
+            fcntl(fd, F_SETFL, saved.flags[fd] | O_NONBLOCK);
+        }
+    }
 }
 
 static bool stdio_open(Chardev *chr, const ChardevBackend *backend, Error **errp)
@@ -83,8 +102,11 @@ static bool stdio_open(Chardev *chr, const ChardevBackend *backend, Error **errp
 
     saved.owner = chr;
     if (!saved.exit_hook) {
+        struct sigaction action = { .sa_handler = on_continue, .sa_flags = SA_RESTART };
+
         saved.exit_hook = true;
         atexit(restore);
+        sigaction(SIGCONT, &action, NULL);
     }
     saved.have_termios = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp() &&
                          tcgetattr(STDIN_FILENO, &saved.termios) == 0;

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <pty.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -571,6 +572,58 @@ static void test_broken_write(void)
     port_free(&p, true);
 }
 
+/* The same while nothing is written either, with and without input that nobody wanted. */
+static void test_gone_unread(void)
+{
+    Port p;
+
+    port_init(&p, make_chardev("socket,id=s,path=%s/s,server=on,wait=off", char_test_dir));
+    p.room = 0;
+    for (int round = 1; round <= 2; round++) {
+        QIOChannel *client = dial("s");
+
+        WAIT_FOR(p.opened == round);
+        if (round == 2) {
+            say(client, "unread");
+        }
+        settle();
+        qio_channel_unref(client);
+        WAIT_FOR(p.closed == round);
+    }
+    /* Who takes it in time gets it. */
+    QIOChannel *client = dial("s");
+    WAIT_FOR(p.opened == 3);
+    say(client, "read");
+    settle();
+    qio_channel_unref(client);
+    settle();
+    g_assert_cmpint(p.closed, ==, 2);
+    p.room = 100;
+    chr_fe_accept_input(&p.fe);
+    check_got(&p, "read");
+    WAIT_FOR(p.closed == 3);
+    port_free(&p, true);
+}
+
+/* A stopped program's terminal and descriptors are put right when it goes on. */
+static void test_stdio_continue(void)
+{
+    int fds[2], keep = dup(0);
+
+    g_assert_cmpint(pipe2(fds, O_CLOEXEC), ==, 0);
+    dup2(fds[0], 0);
+    make_chardev("stdio,id=s");
+    fcntl(0, F_SETFL, fcntl(0, F_GETFL) & ~O_NONBLOCK);
+    raise(SIGCONT);
+    g_assert_cmpint(fcntl(0, F_GETFL) & O_NONBLOCK, ==, O_NONBLOCK);
+    g_assert_true(chardev_delete("s", &error_abort));
+    g_assert_cmpint(fcntl(0, F_GETFL) & O_NONBLOCK, ==, 0);
+    dup2(keep, 0);
+    close(keep);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 #define WRITES 2000
 
 static gpointer vcpu_thread(gpointer opaque)
@@ -678,6 +731,8 @@ int main(int argc, char **argv)
     g_test_add_func("/char/slow-client", test_slow_client);
     g_test_add_func("/char/watch-hangup", test_watch_hangup);
     g_test_add_func("/char/broken-write", test_broken_write);
+    g_test_add_func("/char/gone-unread", test_gone_unread);
+    g_test_add_func("/char/stdio-continue", test_stdio_continue);
     g_test_add_func("/char/threads", test_threads);
     g_test_add_func("/char/qmp", test_qmp);
     return char_test_run();
