@@ -319,14 +319,11 @@ static const struct {
 
 static void process_line(const char *line)
 {
-    g_auto(GStrv) words = g_strsplit(line, " ", -1);
-    unsigned args = words[0] ? g_strv_length(words) - 1 : 0;
+    g_auto(GStrv) words = g_strsplit(*line ? line : " ", " ", -1);
+    unsigned args = g_strv_length(words) - 1;
     Error *err = NULL;
 
     log_line('R', line);
-    if (!words[0]) {
-        return;
-    }
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
         if (strcmp(commands[i].name, words[0])) {
             continue;
@@ -365,7 +362,7 @@ static void take_input(void *opaque, const uint8_t *buf, int size)
         start = from = at + 1;
     }
     g_string_erase(input, 0, start);
-    if (input->len > QTEST_LINE_MAX) {
+    if (input->len > QTEST_LINE_MAX || memchr(buf, '\0', size)) {
         g_string_truncate(input, 0);
         chr_fe_disconnect(&fe);
     }
