@@ -1,0 +1,676 @@
+/*
+ * Saving at disk speed: direct-mapped files, with O_DIRECT and several threads, and multifd on sockets;
+ * what they refuse, and what becomes of them when the disk, the file or a process fails.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "migration-util.h"
+
+typedef struct Variant {
+    const char *name;
+    unsigned channels;          /* 0: no multifd */
+    bool bypass;
+    const char *zero_detection; /* NULL: as it is */
+} Variant;
+
+static const Variant variants[] = {
+    { "plain", 0, false, NULL },
+    { "bypass", 0, true, NULL },
+    { "multifd-1", 1, false, NULL },
+    { "multifd-4", 4, false, "legacy" },
+    { "multifd-3-bypass", 3, true, NULL },
+    { "multifd-255-bypass", 255, true, NULL },
+    { "no-zero-detection", 2, false, "none" },
+};
+
+static void set_variant(MigMachine *m, const Variant *v)
+{
+    mig_set_cap(m, "direct-mapped", true);
+    mig_set_cap(m, "bypass-cache", v->bypass);
+    mig_set_cap(m, "multifd", v->channels > 0);
+    if (v->channels) {
+        mig_set_param_int(m, "multifd-channels", v->channels);
+    }
+    if (v->zero_detection) {
+        mig_set_param_str(m, "zero-page-detection", v->zero_detection);
+    }
+}
+
+static void load(MigPair *p, const Variant *v, const char *uri)
+{
+    mig_start_dst(p, "defer");
+    set_variant(&p->dst, v);
+    qtest_qmp_assert_success(p->dst.qts,
+                             "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
+}
+
+static void finish(MigPair *p)
+{
+    mig_wait_status(&p->dst, "completed");
+    mig_compare_memory(p);
+    mig_verify_dst(p);
+    mig_pair_free(p);
+}
+
+/* ---- saved while it runs, loaded ---- */
+
+static void save_and_load(const char *accel, const Variant *v, const char *more_uri)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s%s", path, more_uri);
+    struct stat st;
+
+    mig_start_src(p);
+    set_variant(&p->src, v);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    /* Each page has one place: the file does not grow with what the machine writes. */
+    g_assert_cmpint(st.st_size, <, ((int64_t)p->memory_mib + 8) << 20);
+    load(p, v, uri);
+    finish(p);
+}
+
+static void test_live_variants(const char *accel)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(variants); i++) {
+        g_test_message("%s", variants[i].name);
+        save_and_load(accel, &variants[i], "");
+    }
+}
+
+static void test_offset(const char *accel)
+{
+    save_and_load(accel, &variants[4], ",offset=0x100200");
+}
+
+/* What was saved one way is loaded another way: the file is the same. */
+static void test_mixed_variants(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[3]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    load(p, &variants[1], uri);
+    mig_wait_status(&p->dst, "completed");
+    mig_compare_memory(p);
+    mig_quit(&p->dst);
+    load(p, &variants[0], uri);
+    finish(p);
+}
+
+/* Several blocks, and sizes that are no multiple of 1 MiB. */
+static void test_blocks(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    p->extra_args = "-object memory-backend-ram,id=one,size=5132k "
+                    "-device memstress,id=ms1,memdev=one,start=0x90000000,rate=1000 "
+                    "-object memory-backend-memfd,id=two,size=4k,share=on "
+                    "-device memstress,id=ms2,memdev=two,start=0xa0000000,rate=10";
+    mig_start_src(p);
+    for (unsigned i = 1; i <= 2; i++) {
+        g_autofree char *dev = g_strdup_printf("/machine/peripheral/ms%u", i);
+        qtest_qmp_assert_success(p->src.qts, "{'execute': 'qom-set', 'arguments': {'path': %s, "
+                                 "'property': 'running', 'value': true}}", dev);
+    }
+    set_variant(&p->src, &variants[4]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    load(p, &variants[4], uri);
+    mig_wait_status(&p->dst, "completed");
+    for (unsigned i = 1; i <= 2; i++) {
+        g_autofree char *dev = g_strdup_printf("/machine/peripheral/ms%u", i);
+        qtest_qmp_assert_success(p->dst.qts, "{'execute': 'qom-set', 'arguments': {'path': %s, "
+                                 "'property': 'verify', 'value': true}}", dev);
+        struct json_object *errors = qtest_qmp_assert_success_ref(
+            p->dst.qts, "{'execute': 'qom-get', 'arguments': {'path': %s, 'property': "
+            "'verify-errors'}}", dev);
+        g_assert_cmpint(json_object_get_int64(errors), ==, 0);
+        json_object_put(errors);
+    }
+    finish(p);
+}
+
+/* ---- descriptors ---- */
+
+static void test_fd(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    g_assert_cmpint(lseek(fd, 8192, SEEK_SET), ==, 8192);
+    mig_start_src(p);
+    set_variant(&p->src, &variants[4]);
+    qtest_qmp_fds_assert_success(p->src.qts, &fd, 1,
+                                 "{'execute': 'getfd', 'arguments': {'fdname': 'mig'}}");
+    mig_migrate(&p->src, "fd:mig");
+    mig_wait_status(&p->src, "completed");
+    mig_start_dst(p, "defer");
+    set_variant(&p->dst, &variants[4]);
+    g_assert_cmpint(lseek(fd, 8192, SEEK_SET), ==, 8192);
+    qtest_qmp_fds_assert_success(p->dst.qts, &fd, 1,
+                                 "{'execute': 'getfd', 'arguments': {'fdname': 'mig'}}");
+    qtest_qmp_assert_success(p->dst.qts,
+                             "{'execute': 'migrate-incoming', 'arguments': {'uri': 'fd:mig'}}");
+    close(fd);
+    finish(p);
+}
+
+/* One more descriptor of @path in set 1 of @m. */
+static void add_fd(MigMachine *m, const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC, 0600);
+
+    g_assert_cmpint(fd, >=, 0);
+    qtest_qmp_fds_assert_success(m->qts, &fd, 1,
+                                 "{'execute': 'add-fd', 'arguments': {'fdset-id': 1}}");
+    close(fd);
+}
+
+static void test_fdset(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    const Variant *v = &variants[4];
+
+    mig_start_src(p);
+    set_variant(&p->src, v);
+    add_fd(&p->src, path, O_WRONLY | O_CREAT);
+    /* Without one that has O_DIRECT: refused, and the error says which is missing. */
+    mig_migrate(&p->src, "file:/dev/fdset/1");
+    mig_wait_status(&p->src, "failed");
+    g_autofree char *error = mig_error(&p->src);
+    g_assert_nonnull(error);
+    g_assert_nonnull(strstr(error, "O_DIRECT"));
+    g_assert_nonnull(strstr(error, "fdset"));
+    add_fd(&p->src, path, O_WRONLY | O_DIRECT);
+    mig_migrate(&p->src, "file:/dev/fdset/1");
+    mig_wait_status(&p->src, "completed");
+
+    mig_start_dst(p, "defer");
+    set_variant(&p->dst, v);
+    add_fd(&p->dst, path, O_RDONLY);
+    add_fd(&p->dst, path, O_RDONLY | O_DIRECT);
+    qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
+                             "{'uri': 'file:/dev/fdset/1'}}");
+    finish(p);
+}
+
+/* ---- page cache ---- */
+
+static size_t cached_bytes(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    size_t cached = 0;
+
+    g_assert_cmpint(fstat(fd, &st), ==, 0);
+    size_t pages = (st.st_size + 4095) / 4096;
+    g_autofree unsigned char *vec = g_malloc(pages);
+    void *map = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    g_assert_true(map != MAP_FAILED);
+    g_assert_cmpint(mincore(map, st.st_size, vec), ==, 0);
+    for (size_t i = 0; i < pages; i++) {
+        cached += vec[i] & 1 ? 4096 : 0;
+    }
+    munmap(map, st.st_size);
+    close(fd);
+    return cached;
+}
+
+/* A save with bypass-cache leaves hardly anything of itself in the page cache. */
+static void test_page_cache(void)
+{
+    unsigned mib = g_test_slow() ? 4096 : 512;
+    g_autofree char *dir = g_build_filename(g_get_current_dir(), "page-cache-XXXXXX", NULL);
+
+    g_assert_nonnull(g_mkdtemp(dir));
+    g_autofree char *path = g_build_filename(dir, "save", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    MigMachine m = { .serial = -1 };
+    m.qts = qtest_initf("-accel qtest -m %u -S", mib);
+    for (uint64_t at = 16; at < mib; at += 16) {
+        qtest_memset(m.qts, at << 20, at / 16 + 1, 16 << 20);
+    }
+    set_variant(&m, &variants[4]);
+    mig_migrate(&m, uri);
+    mig_wait_status_any(&m, (const char *const[]) { "completed", "failed", NULL });
+    g_autofree char *error = mig_error(&m);
+    if (error && strstr(error, "O_DIRECT")) {
+        g_test_skip("the build directory's file system has no O_DIRECT");
+    } else {
+        g_assert_null(error);
+        g_assert_cmpint(cached_bytes(path), <, 64 << 20);
+    }
+    mig_quit(&m);
+    unlink(path);
+    rmdir(dir);
+}
+
+/* A file system without O_DIRECT: said, not worked around. */
+static void test_no_direct(void)
+{
+    int memfd = memfd_create("no-direct", MFD_CLOEXEC);
+    g_autofree char *proc = g_strdup_printf("/proc/self/fd/%d", memfd);
+    int direct = open(proc, O_WRONLY | O_DIRECT);
+
+    if (direct >= 0) {
+        close(direct);
+        close(memfd);
+        g_test_skip("memory files have O_DIRECT on this kernel");
+        return;
+    }
+    MigMachine m = { .serial = -1 };
+    m.qts = qtest_init("-accel qtest -m 16 -S");
+    set_variant(&m, &variants[1]);
+    qtest_qmp_fds_assert_success(m.qts, &memfd, 1,
+                                 "{'execute': 'getfd', 'arguments': {'fdname': 'mig'}}");
+    mig_migrate(&m, "fd:mig");
+    mig_wait_status(&m, "failed");
+    g_autofree char *error = mig_error(&m);
+    g_assert_nonnull(strstr(error, "capability 'bypass-cache' needs O_DIRECT"));
+    close(memfd);
+    mig_quit(&m);
+}
+
+/* ---- large and empty ---- */
+
+static void test_sparse(void)
+{
+    MigPair *p = mig_pair_new("qtest");
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    struct stat st;
+
+    p->src.qts = qtest_init("-accel qtest -m 64G -S");
+    qtest_writeq(p->src.qts, 0x1000, 0x1111);
+    qtest_writeq(p->src.qts, 0x1000000000ull, 0x2222);
+    set_variant(&p->src, &variants[2]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_size, >, 64ll << 30);
+    g_assert_cmpint(st.st_blocks * 512ll, <, 16 << 20);
+
+    p->dst.qts = qtest_init("-accel qtest -m 64G -S -incoming defer");
+    set_variant(&p->dst, &variants[2]);
+    qtest_qmp_assert_success(p->dst.qts,
+                             "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
+    mig_wait_status(&p->dst, "completed");
+    g_assert_cmphex(qtest_readq(p->dst.qts, 0x1000), ==, 0x1111);
+    g_assert_cmphex(qtest_readq(p->dst.qts, 0x1000000000ull), ==, 0x2222);
+    g_assert_cmphex(qtest_readq(p->dst.qts, 0x800000000ull), ==, 0);
+    mig_pair_free(p);
+}
+
+/* ---- multifd on sockets ---- */
+
+typedef struct SocketVariant {
+    const char *name, *transport;
+    unsigned channels;
+    const char *compression;    /* NULL: none */
+    const char *zero_detection;
+} SocketVariant;
+
+static const SocketVariant socket_variants[] = {
+    { "unix-1", "unix", 1, NULL, NULL },
+    { "unix-4", "unix", 4, NULL, "legacy" },
+    { "tcp-2", "tcp", 2, NULL, "none" },
+    { "unix-2-zlib", "unix", 2, "zlib", NULL },
+    { "unix-3-zstd", "unix", 3, "zstd", NULL },
+    { "unix-255", "unix", 255, NULL, NULL },
+};
+
+static void set_socket_variant(MigMachine *m, const SocketVariant *v)
+{
+    mig_set_cap(m, "multifd", true);
+    mig_set_param_int(m, "multifd-channels", v->channels);
+    mig_set_param_int(m, "max-bandwidth", 0);
+    if (v->compression) {
+        mig_set_param_str(m, "multifd-compression", v->compression);
+    }
+    if (v->zero_detection) {
+        mig_set_param_str(m, "zero-page-detection", v->zero_detection);
+    }
+}
+
+static char *start_socket_pair(MigPair *p, const SocketVariant *v)
+{
+    g_autofree char *path = mig_path(p, "sock");
+    g_autofree char *listen = strcmp(v->transport, "tcp") == 0 ? g_strdup("tcp:127.0.0.1:0")
+                                                               : g_strdup_printf("unix:%s", path);
+
+    mig_start_src(p);
+    set_socket_variant(&p->src, v);
+    mig_start_dst(p, "defer");
+    set_socket_variant(&p->dst, v);
+    qtest_qmp_assert_success(p->dst.qts,
+                             "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", listen);
+    if (strcmp(v->transport, "tcp") != 0) {
+        return g_steal_pointer(&listen);
+    }
+    struct json_object *info = mig_query(&p->dst);
+    char *uri = g_strdup_printf("tcp:127.0.0.1:%s", qtest_get_str(info, "socket-address.0.port"));
+    json_object_put(info);
+    return uri;
+}
+
+static void test_socket_variants(const char *accel)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(socket_variants); i++) {
+        const SocketVariant *v = &socket_variants[i];
+        g_test_message("%s", v->name);
+        MigPair *p = mig_pair_new(accel);
+        g_autofree char *uri = start_socket_pair(p, v);
+
+        mig_migrate(&p->src, uri);
+        mig_wait_status(&p->src, "completed");
+        struct json_object *info = mig_query(&p->src);
+        g_assert_cmpint(qtest_get_int(info, "channels"), ==, v->channels);
+        g_assert_cmpint(qtest_get_int(info, "ram.multifd-bytes"), >, 0);
+        json_object_put(info);
+        finish(p);
+    }
+}
+
+/* What stays running after a failure can be moved after all. */
+static void finish_after_failure(MigPair *p)
+{
+    g_autofree char *path = mig_path(p, "again");
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+
+    mig_verify_src_runs(p);
+    mig_kill(&p->dst);
+    mig_start_dst(p, uri);
+    mig_set_cap(&p->src, "direct-mapped", false);
+    mig_set_cap(&p->src, "bypass-cache", false);
+    mig_set_cap(&p->src, "multifd", false);
+    mig_set_param_int(&p->src, "max-bandwidth", 0);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    finish(p);
+}
+
+static void assert_dst_refused(MigPair *p, const char *text)
+{
+    g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
+    g_autofree char *err = qtest_stderr(p->dst.qts);
+    if (!strstr(err, "load of migration failed") || !strstr(err, text)) {
+        qtest_fail(p->dst.qts, "the destination did not say '%s'", text);
+    }
+    qtest_set_expected_status(p->dst.qts, 1);
+}
+
+/* The destination waits for more channels than come, or for fewer, or for none. */
+static void test_channel_count_differs(const char *accel)
+{
+    static const unsigned counts[][2] = { { 2, 4 }, { 4, 2 } };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(counts); i++) {
+        SocketVariant v = { "", "unix", counts[i][0], NULL, NULL };
+        MigPair *p = mig_pair_new(accel);
+        g_autofree char *path = mig_path(p, "sock");
+        g_autofree char *uri = g_strdup_printf("unix:%s", path);
+
+        mig_start_src(p);
+        set_socket_variant(&p->src, &v);
+        v.channels = counts[i][1];
+        mig_start_dst(p, "defer");
+        set_socket_variant(&p->dst, &v);
+        qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
+                                 "{'uri': %s}}", uri);
+        mig_migrate(&p->src, uri);
+        g_usleep(300000);
+        qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate_cancel'}");
+        const char *status = mig_wait_status_any(
+            &p->src, (const char *const[]) { "cancelled", "failed", NULL });
+        g_test_message("%u to %u: %s", counts[i][0], counts[i][1], status);
+        g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
+        qtest_set_expected_status(p->dst.qts, 1);
+        finish_after_failure(p);
+    }
+}
+
+static void test_socket_cancel(const char *accel)
+{
+    static const unsigned delays_us[] = { 0, 1000, 20000, 100000 };
+    const SocketVariant *v = &socket_variants[1];
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *uri = start_socket_pair(p, v);
+
+    mig_set_param_int(&p->src, "max-bandwidth", 16 << 20);
+    mig_set_param_int(&p->src, "downtime-limit", 1);
+    for (unsigned i = 0; i < G_N_ELEMENTS(delays_us); i++) {
+        mig_migrate(&p->src, uri);
+        g_usleep(delays_us[i]);
+        qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate_cancel'}");
+        mig_wait_status(&p->src, "cancelled");
+        mig_kill(&p->dst);
+        mig_start_dst(p, "defer");
+        set_socket_variant(&p->dst, v);
+        qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
+                                 "{'uri': %s}}", uri);
+    }
+    mig_set_param_int(&p->src, "downtime-limit", 300);
+    finish_after_failure(p);
+}
+
+static void test_socket_destination_killed(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *uri = start_socket_pair(p, &socket_variants[1]);
+
+    mig_set_param_int(&p->src, "max-bandwidth", 8 << 20);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->dst, "active");
+    mig_kill(&p->dst);
+    mig_wait_status(&p->src, "failed");
+    g_autofree char *error = mig_error(&p->src);
+    g_assert_nonnull(error);
+    finish_after_failure(p);
+}
+
+/* ---- faults of the file ---- */
+
+static void limit_file_size(MigMachine *m, rlim_t bytes)
+{
+    struct rlimit limit = { bytes, RLIM_INFINITY };
+
+    g_assert_cmpint(prlimit(qtest_pid(m->qts), RLIMIT_FSIZE, &limit, NULL), ==, 0);
+}
+
+static void test_disk_full(const char *accel)
+{
+    static const rlim_t limits[] = { 0, 100, 200000, 1 << 20, 3 << 20, 20 << 20 };
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    for (unsigned i = 0; i < G_N_ELEMENTS(limits); i++) {
+        set_variant(&p->src, &variants[i % 5]);
+        limit_file_size(&p->src, limits[i]);
+        mig_migrate(&p->src, uri);
+        mig_wait_status(&p->src, "failed");
+        g_autofree char *error = mig_error(&p->src);
+        if (!strstr(error, "File too large") || !strstr(error, path)) {
+            qtest_fail(p->src.qts, "limit %ju: %s", (uintmax_t)limits[i], error);
+        }
+    }
+    limit_file_size(&p->src, RLIM_INFINITY);
+    load(p, &variants[0], uri);
+    assert_dst_refused(p, "incomplete");
+    finish_after_failure(p);
+}
+
+static void test_file_cancel(const char *accel)
+{
+    static const unsigned delays_us[] = { 0, 300, 2000, 10000, 40000, 100000 };
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    mig_set_param_int(&p->src, "downtime-limit", 1);
+    for (unsigned i = 0; i < G_N_ELEMENTS(delays_us); i++) {
+        set_variant(&p->src, &variants[i % 5]);
+        mig_set_param_int(&p->src, "max-bandwidth", 16 << 20);
+        mig_migrate(&p->src, uri);
+        g_usleep(delays_us[i]);
+        qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate_cancel'}");
+        mig_wait_status(&p->src, "cancelled");
+    }
+    load(p, &variants[0], uri);
+    assert_dst_refused(p, "incomplete");
+    mig_set_param_int(&p->src, "downtime-limit", 300);
+    finish_after_failure(p);
+}
+
+static void test_file_removed(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[2]);
+    mig_set_cap(&p->src, "pause-before-switchover", true);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "pre-switchover");
+    unlink(path);
+    qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate-continue', 'arguments': "
+                             "{'state': 'pre-switchover'}}");
+    mig_wait_status(&p->src, "failed");
+    g_autofree char *error = mig_error(&p->src);
+    g_assert_nonnull(strstr(error, "is gone"));
+    mig_set_cap(&p->src, "pause-before-switchover", false);
+    finish_after_failure(p);
+}
+
+static void test_file_truncated_under_us(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[2]);
+    mig_set_cap(&p->src, "pause-before-switchover", true);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "pre-switchover");
+    g_assert_cmpint(truncate(path, 4096), ==, 0);
+    qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate-continue', 'arguments': "
+                             "{'state': 'pre-switchover'}}");
+    mig_wait_status(&p->src, "failed");
+    mig_set_cap(&p->src, "pause-before-switchover", false);
+    finish_after_failure(p);
+}
+
+static void test_source_killed(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[4]);
+    mig_set_param_int(&p->src, "max-bandwidth", 8 << 20);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "active");
+    mig_kill(&p->src);
+    load(p, &variants[4], uri);
+    assert_dst_refused(p, "incomplete");
+    mig_pair_free(p);
+}
+
+/* A whole file that was cut off later, and one whose header was changed. */
+static void test_file_spoiled(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[2]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    off_t size = lseek(fd, 0, SEEK_END);
+    const off_t cuts[] = { size - 1, size - 70000, 40 << 20, 1 << 20, 1000, 100 };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cuts); i++) {
+        g_assert_cmpint(ftruncate(fd, cuts[i]), ==, 0);
+        load(p, &variants[i % 5], uri);
+        assert_dst_refused(p, "");
+        mig_quit(&p->dst);
+    }
+    close(fd);
+    mig_pair_free(p);
+}
+
+static void test_capability_differs(const char *accel)
+{
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    mig_start_src(p);
+    set_variant(&p->src, &variants[0]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    mig_start_dst(p, uri);
+    assert_dst_refused(p, "capability 'direct-mapped' is on in the stream but off here");
+    mig_quit(&p->dst);
+
+    mig_quit(&p->src);
+    mig_start_src(p);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    load(p, &variants[0], uri);
+    assert_dst_refused(p, "capability 'direct-mapped' is off in the stream but on here");
+    mig_pair_free(p);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    mig_add_accel_tests("/migration/mapped/live", test_live_variants);
+    mig_add_accel_tests("/migration/mapped/offset", test_offset);
+    mig_add_accel_tests("/migration/mapped/mixed", test_mixed_variants);
+    mig_add_accel_tests("/migration/mapped/blocks", test_blocks);
+    mig_add_accel_tests("/migration/mapped/fd", test_fd);
+    mig_add_accel_tests("/migration/mapped/fdset", test_fdset);
+    qtest_add_func("/migration/mapped/page-cache", test_page_cache);
+    qtest_add_func("/migration/mapped/no-direct", test_no_direct);
+    qtest_add_func("/migration/mapped/sparse", test_sparse);
+    mig_add_accel_tests("/migration/mapped/full", test_disk_full);
+    mig_add_accel_tests("/migration/mapped/cancel", test_file_cancel);
+    mig_add_accel_tests("/migration/mapped/removed", test_file_removed);
+    mig_add_accel_tests("/migration/mapped/truncated", test_file_truncated_under_us);
+    mig_add_accel_tests("/migration/mapped/source-killed", test_source_killed);
+    mig_add_accel_tests("/migration/mapped/spoiled", test_file_spoiled);
+    mig_add_accel_tests("/migration/mapped/capability", test_capability_differs);
+    mig_add_accel_tests("/migration/multifd/live", test_socket_variants);
+    mig_add_accel_tests("/migration/multifd/count", test_channel_count_differs);
+    mig_add_accel_tests("/migration/multifd/cancel", test_socket_cancel);
+    mig_add_accel_tests("/migration/multifd/killed", test_socket_destination_killed);
+    return g_test_run();
+}
