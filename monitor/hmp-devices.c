@@ -6,6 +6,7 @@
  */
 #include <inttypes.h>
 #include <string.h>
+#include "chardev/char.h"
 #include "monitor/hmp.h"
 #include "monitor/json-writer.h"
 #include "qapi/json-input-visitor.h"
@@ -250,6 +251,14 @@ void hmp_complete_qom_path(Completions *c, unsigned n)
 }
 
 /* ---- character devices ---- */
+
+void hmp_chardev_add(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+
+    chardev_new_from_opts(hmp_str(args, "args"), &err);
+    hmp_handle_error(mon, err);
+}
 
 void hmp_chardev_remove(Monitor *mon, HMPArgs *args)
 {

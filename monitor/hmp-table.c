@@ -42,6 +42,7 @@ static void complete_command_names(Completions *c, unsigned n)
 }
 
 const HMPCommand hmp_commands[] = {
+    COMMAND("chardev-add", NULL, "args:S", "args", "add chardev", hmp_chardev_add),
     COMMAND("chardev-remove", NULL, "id:s", "id", "remove chardev", hmp_chardev_remove,
             .complete = hmp_complete_chardev),
     COMMAND("closefd", NULL, "fdname:s", "closefd name",

@@ -75,8 +75,12 @@ static void hmp_closed(Monitor *mon)
     hmp_migration_forget(mon);
 }
 
+/* Ctrl-A c: the prompt again, unless the first one still waits to be shown. */
 static void hmp_mux_in(Monitor *mon)
 {
+    if (monitor_out_pending(mon)) {
+        return;
+    }
     monitor_puts(mon, "\n");
     if (readline_active(to_hmp(mon)->rl)) {
         readline_show(to_hmp(mon)->rl);

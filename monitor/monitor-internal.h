@@ -45,6 +45,7 @@ struct Monitor {
     CharFrontend chr;
     bool open;
     bool mux_out;               /* another user of the terminal has it: output waits */
+    bool busy;                  /* a command of it runs, and the loop may turn meanwhile */
     int suspended;              /* input is held while > 0 */
     GByteArray *in;             /* read, not used yet */
     size_t in_used;

@@ -205,9 +205,18 @@ static void read_input(void *opaque, const uint8_t *data, int size)
 
 static void monitor_pump(Monitor *mon)
 {
+    size_t used;
+
     out_flush(mon);
+    if (mon->busy) {
+        return;
+    }
     if (mon->open && in_left(mon) && !input_held(mon)) {
-        mon->in_used += mon->ops->input(mon, (char *)mon->in->data + mon->in_used, in_left(mon));
+        mon->busy = true;
+        used = mon->ops->input(mon, (char *)mon->in->data + mon->in_used, in_left(mon));
+        mon->busy = false;
+        /* A command that let the loop turn may find another session here. */
+        mon->in_used = MIN(mon->in_used + used, mon->in->len);
         out_flush(mon);
     }
     if (in_left(mon)) {
