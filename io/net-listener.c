@@ -13,11 +13,14 @@
 
 #include "io/sockets.h"
 
+/* How long not to try when accepting has failed, which for lack of descriptors it goes on doing. */
+#define RETRY_MS 250
+
 struct QIONetListener {
     gint refs;
     char *name;
     GPtrArray *sockets;     /* QIOChannelSocket */
-    GPtrArray *sources;     /* GSource, one for each socket while a function is set */
+    GPtrArray *sources;     /* GSource: one for each socket while a function is set, or a timer */
     QIONetListenerClientFunc func;
     gpointer opaque;
     GMainContext *context;
@@ -72,6 +75,29 @@ void qio_net_listener_set_name(QIONetListener *l, const char *name)
     l->name = g_strdup(name);
 }
 
+static void watch_all(QIONetListener *l);
+
+static gboolean on_retry(gpointer opaque)
+{
+    watch_all(opaque);
+    return G_SOURCE_REMOVE;
+}
+
+/* Accepting has failed and clients wait: say so, once, and try again later. */
+static void pause_listening(QIONetListener *l, const char *why)
+{
+    GSource *timer = g_timeout_source_new(RETRY_MS);
+
+    if (!l->complained) {
+        warn_report("%s", why);
+        l->complained = true;
+    }
+    g_ptr_array_set_size(l->sources, 0);
+    g_source_set_callback(timer, on_retry, l, NULL);
+    g_source_attach(timer, l->context);
+    g_ptr_array_add(l->sources, timer);
+}
+
 static gboolean on_connection(QIOChannel *ioc, GIOCondition condition, gpointer opaque)
 {
     QIONetListener *l = opaque;
@@ -80,10 +106,8 @@ static gboolean on_connection(QIOChannel *ioc, GIOCondition condition, gpointer 
 
     client = QIO_CHANNEL(qio_channel_socket_accept(qio_channel_socket_cast(ioc), &err));
     if (!client) {
-        if (err && !l->complained) {
-            /* For example too many open files: the client waits, and somebody should know. */
-            warn_report("%s", error_get_pretty(err));
-            l->complained = true;
+        if (err) {
+            pause_listening(l, error_get_pretty(err));
         }
         return G_SOURCE_CONTINUE;
     }
@@ -106,6 +130,15 @@ static void watch(QIONetListener *l, QIOChannel *ioc)
     g_source_set_callback(source, (GSourceFunc)(void (*)(void))on_connection, l, NULL);
     g_source_attach(source, l->context);
     g_ptr_array_add(l->sources, source);
+}
+
+/* Watch the sockets, in place of whatever was waited for before, if there is anyone to tell. */
+static void watch_all(QIONetListener *l)
+{
+    g_ptr_array_set_size(l->sources, 0);
+    for (guint i = 0; l->func && i < l->sockets->len; i++) {
+        watch(l, g_ptr_array_index(l->sockets, i));
+    }
 }
 
 void qio_net_listener_add(QIONetListener *l, QIOChannelSocket *s)
@@ -169,13 +202,10 @@ int qio_net_listener_open_sync(QIONetListener *l, const SocketAddress *addr, int
 void qio_net_listener_set_client_func(QIONetListener *l, QIONetListenerClientFunc func,
                                       gpointer opaque, GMainContext *context)
 {
-    g_ptr_array_set_size(l->sources, 0);
     l->func = func;
     l->opaque = opaque;
     l->context = context;
-    for (guint i = 0; func && i < l->sockets->len; i++) {
-        watch(l, g_ptr_array_index(l->sockets, i));
-    }
+    watch_all(l);
 }
 
 QIOChannelSocket *qio_net_listener_wait_client(QIONetListener *l, Error **errp)

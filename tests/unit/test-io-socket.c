@@ -8,6 +8,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -465,6 +466,37 @@ static void test_fds(void)
     g_assert_cmpint(count_open_fds(), ==, before - 1);
 }
 
+/* No room for them: an error, not fewer than were sent; what came before is closed again. */
+static void test_fds_lost(void)
+{
+    g_autoptr(QIOChannel) a = NULL, b = NULL;
+    char data[4] = "abcd";
+    struct iovec iov = { data, 4 };
+    struct rlimit keep, low;
+    int send[3] = { 0, 1, 2 };
+    int *fds;
+    size_t nfds;
+    g_autoptr(Error) err = NULL;
+
+    socket_pair(&a, &b);
+    int before = count_open_fds();
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &keep), ==, 0);
+    low = keep;
+    /* The highest number that there is room for: two more than the lowest that is free. */
+    int free_fd = dup(0);
+    close(free_fd);
+    low.rlim_cur = free_fd + 2;
+    qio_channel_writev_full_all(a, &iov, 1, send, 3, &error_abort);
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &low), ==, 0);
+    ssize_t n = qio_channel_readv_full(b, &iov, 1, &fds, &nfds, &err);
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &keep), ==, 0);
+    g_assert_cmpint(n, ==, -1);
+    g_assert_cmpstr(error_get_pretty(err), ==,
+                    "Could not receive file descriptors from socket: Too many open files");
+    g_assert_cmpuint(nfds, ==, 0);
+    g_assert_cmpint(count_open_fds(), ==, before);
+}
+
 static int resolve_to;
 
 static int test_resolver(const char *name, Error **errp)
@@ -559,6 +591,42 @@ static void test_listener_callback(void)
     g_assert_cmpint(socket_connect(addr, -1, NULL), ==, -1);
 }
 
+static void count_client(QIONetListener *l, QIOChannelSocket *client, gpointer opaque)
+{
+    ++*(int *)opaque;
+}
+
+/* No descriptor for a client: it is served when there is one again. */
+static void test_listener_no_fds(void)
+{
+    g_autoptr(GMainContext) context = g_main_context_new();
+    g_autoptr(SocketAddress) addr = unix_addr("listener");
+    g_autoptr(QIONetListener) l = qio_net_listener_new();
+    g_autoptr(QIOChannel) client = NULL;
+    struct rlimit keep, low;
+    int served = 0;
+
+    g_assert_cmpint(qio_net_listener_open_sync(l, addr, 3, &error_abort), ==, 0);
+    qio_net_listener_set_client_func(l, count_client, &served, context);
+    client = QIO_CHANNEL(qio_channel_socket_connect_sync(addr, -1, &error_abort));
+
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &keep), ==, 0);
+    int free_fd = dup(0);
+    close(free_fd);
+    low = keep;
+    low.rlim_cur = free_fd;
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &low), ==, 0);
+    g_test_message("the next line of standard error belongs to the test");
+    while (g_main_context_iteration(context, FALSE)) {
+        g_assert_cmpint(served, ==, 0);
+    }
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &keep), ==, 0);
+    while (!served) {
+        g_main_context_iteration(context, TRUE);
+    }
+    g_assert_cmpint(served, ==, 1);
+}
+
 static gpointer accept_run(gpointer opaque)
 {
     g_autoptr(Error) err = NULL;
@@ -597,8 +665,10 @@ int main(int argc, char **argv)
     g_test_add_func("/socket/abstract", test_abstract);
     g_test_add_func("/socket/cancel", test_cancel);
     g_test_add_func("/socket/fds", test_fds);
+    g_test_add_func("/socket/fds-lost", test_fds_lost);
     g_test_add_func("/socket/fd-address", test_fd_address);
     g_test_add_func("/socket/listener-callback", test_listener_callback);
+    g_test_add_func("/socket/listener-no-fds", test_listener_no_fds);
     g_test_add_func("/socket/accept-shutdown", test_accept_shutdown);
     int ret = g_test_run();
     g_rmdir(dir);
