@@ -271,6 +271,25 @@ static void remove_socket_dir(void)
     g_clear_pointer(&socket_dir, g_free);
 }
 
+static char *tmpdir;
+
+/* Also links are removed, not followed. */
+static void remove_tree(const char *path)
+{
+    GDir *dir = g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? NULL : g_dir_open(path, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *child = g_build_filename(path, name, NULL);
+
+        remove_tree(child);
+    }
+    if (dir) {
+        g_dir_close(dir);
+    }
+    remove(path);
+}
+
 static void kill_all(void)
 {
     for (guint i = 0; machines && i < machines->len; i++) {
@@ -283,6 +302,10 @@ static void kill_all(void)
         }
     }
     remove_socket_dir();
+    if (tmpdir) {
+        remove_tree(tmpdir);
+        g_clear_pointer(&tmpdir, g_free);
+    }
 }
 
 static void on_abort(int signo)
@@ -300,6 +323,16 @@ static void prepare_once(void)
         signal(SIGABRT, on_abort);
         signal(SIGPIPE, SIG_IGN);
     }
+}
+
+const char *qtest_tmpdir(void)
+{
+    prepare_once();
+    if (!tmpdir) {
+        tmpdir = g_dir_make_tmp("ferry-test-XXXXXX", NULL);
+        g_assert_nonnull(tmpdir);
+    }
+    return tmpdir;
 }
 
 static void child_exec(char **argv, int out, int err, pid_t parent)

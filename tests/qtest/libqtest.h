@@ -171,6 +171,11 @@ const char *qtest_get_arch(void);
 const char *qtest_binary(void);
 /* The path of a guest kernel of the build tree ("ticker", "dirtier"); valid until the next call. */
 const char *qtest_guest(const char *name);
+/*
+ * A directory of the test program's own; it goes away with all that is in it when the program ends,
+ * however that is.
+ */
+const char *qtest_tmpdir(void);
 /* Whether an accelerator is there and works for the caller ("kvm", "tcg", "qtest"). */
 bool qtest_has_accel(const char *name);
 /* g_test_add_func() below /x86_64. */

@@ -21,11 +21,9 @@
 #define HOLE_START (3 * GIB)
 #define HIGH_START (4 * GIB)
 
-static char *tmpdir;
-
 static char *tmp_path(const char *name)
 {
-    return g_build_filename(tmpdir, name, NULL);
+    return g_build_filename(qtest_tmpdir(), name, NULL);
 }
 
 static void assert_memory_size(QTestState *s, uint64_t bytes)
@@ -316,11 +314,7 @@ static void test_pmemsave_hmp(void)
 
 int main(int argc, char **argv)
 {
-    int ret;
-
     g_test_init(&argc, &argv, NULL);
-    tmpdir = g_dir_make_tmp("ferry-memory-test-XXXXXX", NULL);
-    g_assert_nonnull(tmpdir);
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
         g_autofree char *path = g_strdup_printf("/memory/size/%s", *sizes[i].option
                                                 ? strrchr(sizes[i].option, ' ') + 1 : "default");
@@ -338,8 +332,5 @@ int main(int argc, char **argv)
     qtest_add_func("/memory/objects-over-qmp", test_objects_over_qmp);
     qtest_add_func("/memory/pmemsave", test_pmemsave);
     qtest_add_func("/memory/pmemsave-hmp", test_pmemsave_hmp);
-    ret = g_test_run();
-    g_rmdir(tmpdir);
-    g_free(tmpdir);
-    return ret;
+    return g_test_run();
 }
