@@ -2,7 +2,8 @@
  * A block over a file (or memfd) may hold much that this process has not mapped: nobody read it
  * here yet. Reading it would fault once a page, and where a dirty tracker write-protects the mapping
  * the kernel does not even fault neighbours in at once. One madvise() for a stretch does the same for
- * a quarter of the CPU time, if it comes before the tracker starts.
+ * a quarter of the CPU time, if it comes before the tracker starts. What is mapped already is left
+ * alone: madvise() would look at each of its pages, one scan of the page table finds none to do.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -11,17 +12,20 @@
 
 #include <sys/mman.h>
 
+#include "system/pagemap-scan.h"
+
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
 #endif
 
+/* Parts of a stretch that are not mapped, as many as are asked for at once. */
+#define PARTS_MAX 64
 #define STRETCH_PAGES ((8 * 1024 * 1024) / TARGET_PAGE_SIZE)
 
-/* Populate the parts of [first, first + n) that are in the page cache; n <= STRETCH_PAGES. */
-static bool prefault_stretch(const RAMBlock *block, uint64_t first, uint64_t n)
+/* Populate what of @n pages at @host is in the page cache; n <= STRETCH_PAGES. */
+static bool prefault_cached(uint8_t *host, uint64_t n)
 {
     unsigned char resident[STRETCH_PAGES];
-    uint8_t *host = block->host + first * TARGET_PAGE_SIZE;
 
     if (mincore(host, n * TARGET_PAGE_SIZE, resident)) {
         return false;
@@ -32,6 +36,33 @@ static bool prefault_stretch(const RAMBlock *block, uint64_t first, uint64_t n)
         if ((resident[i] & 1) && madvise(host + i * TARGET_PAGE_SIZE,
                                          (end - i) * TARGET_PAGE_SIZE, MADV_POPULATE_READ)) {
             return false;
+        }
+    }
+    return true;
+}
+
+/* Populate what of [first, first + n) is in the page cache and not mapped. */
+static bool prefault_stretch(const RAMBlock *block, uint64_t first, uint64_t n)
+{
+    const PagemapQuery unmapped = { .none_of = PM_PRESENT };
+    uint64_t at = (uintptr_t)block->host + first * TARGET_PAGE_SIZE;
+    uint64_t end = at + n * TARGET_PAGE_SIZE;
+    PagemapRegion parts[PARTS_MAX];
+
+    while (at < end) {
+        uint64_t from = at;
+        int found = pagemap_scan(&unmapped, &at, end, parts, PARTS_MAX);
+
+        if (found < 0) {
+            parts[0] = (PagemapRegion){ .start = from, .end = end };
+            at = end;
+            found = 1;
+        }
+        for (int i = 0; i < found; i++) {
+            if (!prefault_cached((uint8_t *)(uintptr_t)parts[i].start,
+                                 (parts[i].end - parts[i].start) / TARGET_PAGE_SIZE)) {
+                return false;
+            }
         }
     }
     return true;

@@ -7,6 +7,9 @@
  * both together: what the file holds, and what was written over it here. Each source is an iterator
  * over ascending extents; a run is what the merge of both gives.
  *
+ * The page table answers ten times faster than a file, which looks at every page it has. So what is
+ * mapped counts as populated, and a file is only asked about what is not.
+ *
  * A swap entry in the page table may be a userfaultfd marker with no page behind it. mincore() tells
  * it from a page that is just being migrated; where there is swap space, entries count as data.
  *
@@ -41,8 +44,9 @@ typedef struct PteIter {
 } PteIter;
 
 typedef struct PopulatedIter {
-    bool use_ptes, use_file;
-    Extent ptes, file;          /* the next extent of each */
+    bool use_file;
+    uint64_t at, end;           /* everything before is in a run, or is not populated */
+    Extent ptes, file;          /* the next extent of each, as far as it was asked for */
     PteIter pte_iter;
     FileIter file_iter;
 } PopulatedIter;
@@ -182,31 +186,27 @@ static void populated_iter_init(PopulatedIter *iter, const RAMBlock *block, uint
 {
     const RAMBlockFull *full = ram_block_full(block);
     bool huge = block->page_size > TARGET_PAGE_SIZE;
+    PteIter *ptes = &iter->pte_iter;
     uint64_t from = first << TARGET_PAGE_BITS, to = end << TARGET_PAGE_BITS;
 
+    iter->at = from;
+    iter->end = to;
     iter->ptes = iter->file = (Extent){ 0, 0 };
-    iter->use_ptes = !block->shared || huge;
     iter->use_file = block->fd >= 0 && !huge && !file_is_blank(block);
     if (huge && block->fd >= 0 && !full->fd_private) {
-        iter->use_ptes = false;
         iter->file = (Extent){ from, to };
         return;
     }
-    if (iter->use_ptes) {
-        PteIter *ptes = &iter->pte_iter;
-
-        ptes->host = (uintptr_t)block->host;
-        ptes->at = ptes->host + from;
-        ptes->end = ptes->host + to;
-        ptes->none_of = PM_PFNZERO | (block->fd >= 0 && !block->shared ? PM_FILE : 0);
-        ptes->batch = batch;
-        ptes->n = ptes->next = 0;
-        ptes->swap_space = host_has_swap();
-        iter->ptes = pte_iter_next(ptes);
-    }
+    ptes->host = (uintptr_t)block->host;
+    ptes->at = ptes->host + from;
+    ptes->end = ptes->host + to;
+    ptes->none_of = PM_PFNZERO | (block->fd >= 0 && !block->shared ? PM_FILE : 0);
+    ptes->batch = batch;
+    ptes->n = ptes->next = 0;
+    ptes->swap_space = host_has_swap();
+    iter->ptes = pte_iter_next(ptes);
     if (iter->use_file) {
         iter->file_iter = file_iter_init(block, from, to);
-        iter->file = file_iter_next(&iter->file_iter);
     }
 }
 
@@ -215,40 +215,56 @@ static bool extent_is(const Extent *extent)
     return extent->start < extent->end;
 }
 
-/* Add what touches @run; true when something did. */
-static bool absorb_ptes(PopulatedIter *iter, Extent *run)
+/* Have iter->file be what the file holds next, from @at on. */
+static void look_at_file(PopulatedIter *iter, uint64_t at)
 {
-    if (!extent_is(&iter->ptes) || iter->ptes.start > run->end) {
-        return false;
+    if (iter->use_file && iter->file.end <= at) {
+        iter->file_iter.at = MAX(iter->file_iter.at, at);
+        iter->file = file_iter_next(&iter->file_iter);
     }
-    run->end = MAX(run->end, iter->ptes.end);
-    iter->ptes = pte_iter_next(&iter->pte_iter);
-    return true;
 }
 
-static bool absorb_file(PopulatedIter *iter, Extent *run)
+static bool touches(const Extent *extent, uint64_t at)
 {
-    if (!extent_is(&iter->file) || iter->file.start > run->end) {
+    return extent_is(extent) && extent->start <= at && extent->end > at;
+}
+
+/* Add what follows @run without a gap; false when nothing does. */
+static bool run_grow(PopulatedIter *iter, Extent *run)
+{
+    if (run->end >= iter->end) {
         return false;
     }
-    run->end = MAX(run->end, iter->file.end);
-    iter->file = iter->use_file ? file_iter_next(&iter->file_iter) : (Extent){ 0, 0 };
+    if (touches(&iter->ptes, run->end)) {
+        run->end = iter->ptes.end;
+    } else {
+        look_at_file(iter, run->end);
+        if (!touches(&iter->file, run->end)) {
+            return false;
+        }
+        run->end = iter->file.end;
+    }
+    while (extent_is(&iter->ptes) && iter->ptes.end <= run->end) {
+        iter->ptes = pte_iter_next(&iter->pte_iter);
+    }
     return true;
 }
 
 static bool populated_iter_next(PopulatedIter *iter, Extent *run)
 {
-    bool ptes = extent_is(&iter->ptes), file = extent_is(&iter->file);
+    uint64_t begin = extent_is(&iter->ptes) ? iter->ptes.start : iter->end;
 
-    if (!ptes && !file) {
-        return false;
+    if (iter->at < begin) {
+        look_at_file(iter, iter->at);
+        if (extent_is(&iter->file) && iter->file.end > iter->at) {
+            begin = MIN(begin, iter->file.start);
+        }
     }
-    run->start = ptes && (!file || iter->ptes.start < iter->file.start) ? iter->ptes.start
-                                                                        : iter->file.start;
-    run->end = run->start;
-    while (absorb_ptes(iter, run) || absorb_file(iter, run)) {
+    run->start = run->end = begin;
+    while (run_grow(iter, run)) {
     }
-    return true;
+    iter->at = run->end;
+    return run->start < run->end;
 }
 
 uint64_t ram_block_populated_run(const RAMBlock *block, uint64_t first, uint64_t end,
