@@ -87,6 +87,12 @@ void qio_channel_set_feature(QIOChannel *ioc, QIOChannelFeature feature)
     ioc->features |= 1U << feature;
 }
 
+void qio_channel_set_target(QIOChannel *ioc, const char *target)
+{
+    g_free(ioc->target);
+    ioc->target = g_strdup(target);
+}
+
 bool qio_channel_has_feature(QIOChannel *ioc, QIOChannelFeature feature)
 {
     return ioc->features & (1U << feature);

@@ -82,6 +82,12 @@ const char *qio_channel_get_name(QIOChannel *ioc);
 /* The kind and what it is open on, as in error messages: `file '/x/y'`, `socket`. g_free() it. */
 char *qio_channel_describe(QIOChannel *ioc);
 
+/*
+ * What the channel is open on, for messages ("file 'TARGET'"), when it was made from a descriptor and
+ * the caller knows better. Before other threads use it. @target is copied.
+ */
+void qio_channel_set_target(QIOChannel *ioc, const char *target);
+
 bool qio_channel_has_feature(QIOChannel *ioc, QIOChannelFeature feature);
 
 /* Streams ------------------------------------------------------------------------------------ */

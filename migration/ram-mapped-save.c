@@ -11,8 +11,11 @@
  */
 #include "migration/ram-mapped.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "migration/file-io.h"
 #include "util/bitmap.h"
@@ -180,12 +183,66 @@ static int write_bitmap(MappedSink *sink, MappedBlock *mb, QIOChannel *ioc, Erro
     return 0;
 }
 
+/*
+ * Every page that was written must still be in the file: one that somebody truncated under us and
+ * that grew again by later writes has holes where pages were. A file system that stores zeroes as holes
+ * is no reason to complain, so a hole counts only when the page is not zero. The machine is stopped.
+ */
+static int check_no_holes(const MappedBlock *mb, int fd, Error **errp)
+{
+    unsigned long first = 0, n;
+
+    while ((n = bitmap_next_run(mb->bitmap, mb->block->pages, first, &first))) {
+        off_t start = mb->pages_offset + first * TARGET_PAGE_SIZE;
+        off_t end = start + n * TARGET_PAGE_SIZE;
+        off_t hole = lseek(fd, start, SEEK_HOLE);
+
+        if (hole < 0 && errno != ENXIO) {
+            return 0;                   /* no such question on this file system */
+        }
+        hole = hole < 0 ? start : hole;
+        if (hole < end) {
+            uint64_t page = (hole - mb->pages_offset) / TARGET_PAGE_SIZE;
+            if (!buffer_is_zero(mb->block->host + page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE)) {
+                error_setg(errp, "page %" PRIu64 " of RAM block '%s' is no longer in the file: it "
+                           "was truncated while it was being written", page, mb->block->idstr);
+                return -1;
+            }
+            first = page + 1;
+        } else {
+            first += n;
+        }
+    }
+    return 0;
+}
+
+static int check_file(MappedSink *sink, QIOChannel *ioc, Error **errp)
+{
+    /* A description of our own: lseek() moves the offset that all duplicates share. */
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", qio_channel_get_fd(ioc));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int ret = 0;
+
+    if (fd < 0) {
+        return 0;                       /* we may only write it */
+    }
+    for (guint i = 0; i < sink->blocks->len && ret == 0; i++) {
+        ret = check_no_holes(g_ptr_array_index(sink->blocks, i), fd, errp);
+    }
+    close(fd);
+    return ret;
+}
+
 static int mapped_finish(RamSink *parent, MigrationFile *f, Error **errp)
 {
     MappedSink *sink = (MappedSink *)parent;
+    QIOChannel *ioc = mfile_channel(f);
 
+    if (sink->starts_as_hole && check_file(sink, ioc, errp) < 0) {
+        return -1;
+    }
     for (guint i = 0; i < sink->blocks->len; i++) {
-        if (write_bitmap(sink, g_ptr_array_index(sink->blocks, i), mfile_channel(f), errp) < 0) {
+        if (write_bitmap(sink, g_ptr_array_index(sink->blocks, i), ioc, errp) < 0) {
             return -1;
         }
     }

@@ -50,6 +50,19 @@ static void file_free(MigrationChannels *mc)
     g_free(s);
 }
 
+/* A channel over @fd (owned) that errors call by the name that the user gave. */
+static QIOChannel *file_channel(MigrationChannels *mc, int fd, Error **errp)
+{
+    const MigrationAddress *addr = mc->addr;
+    QIOChannel *ioc = QIO_CHANNEL(qio_channel_file_new_fd(fd, errp));
+
+    if (ioc) {
+        qio_channel_set_target(ioc, addr->transport == MIGRATION_ADDRESS_TYPE_FILE
+                                        ? addr->u.file.filename : addr->u.socket.u.fd.str);
+    }
+    return ioc;
+}
+
 /* Take @fd (owned) as the main channel, standing at @offset. */
 static int file_set_main(MigrationChannels *mc, int fd, const char *path, uint64_t offset,
                          Error **errp)
@@ -82,7 +95,7 @@ static int file_set_main(MigrationChannels *mc, int fd, const char *path, uint64
             return -1;
         }
     }
-    s->main = QIO_CHANNEL(qio_channel_file_new_fd(fd, errp));
+    s->main = file_channel(mc, fd, errp);
     if (!s->main) {
         return -1;
     }
@@ -204,7 +217,7 @@ static QIOChannel *file_extra(MigrationChannels *mc, bool direct_io, Error **err
         close(fd);
         return NULL;
     }
-    return QIO_CHANNEL(qio_channel_file_new_fd(fd, errp));
+    return file_channel(mc, fd, errp);
 }
 
 /* The file must still be what its name means; else what was written is lost with the descriptor. */
