@@ -15,6 +15,7 @@
 #include "migration/address.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
+#include "util/mutex.h"
 
 /* A descriptor is a file when pages can be put at offsets in it, else a stream. */
 static const MigrationTransport *transport_for_fd(int fd, Error **errp)
@@ -89,7 +90,7 @@ static MigrationChannels *channels_new(const MigrationAddress *addr, const Migra
     mc->incoming = incoming;
     mc->want_extra = migration_cap(opts, MIGRATION_CAPABILITY_MULTIFD);
     mc->fd = -1;
-    g_mutex_init(&mc->lock);
+    mutex_init(&mc->lock);
     mc->open = g_ptr_array_new();
     mc->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (mc->cancel_fd < 0) {
@@ -129,12 +130,12 @@ static QIOChannel *channels_track(MigrationChannels *mc, QIOChannel *ioc, const 
         return NULL;
     }
     qio_channel_set_name(ioc, name);
-    g_mutex_lock(&mc->lock);
+    mutex_lock(&mc->lock);
     bool shut = mc->shut;
     if (!shut) {
         g_ptr_array_add(mc->open, qio_channel_ref(ioc));
     }
-    g_mutex_unlock(&mc->lock);
+    mutex_unlock(&mc->lock);
     if (shut) {
         error_setg(errp, "the migration was cancelled");
         qio_channel_unref(ioc);
@@ -206,7 +207,7 @@ void migration_channels_shutdown(MigrationChannels *mc)
 {
     uint64_t one = 1;
 
-    g_mutex_lock(&mc->lock);
+    mutex_lock(&mc->lock);
     mc->shut = true;
     if (write(mc->cancel_fd, &one, sizeof(one)) < 0) {
         /* The counter is full: it is readable already. */
@@ -214,7 +215,7 @@ void migration_channels_shutdown(MigrationChannels *mc)
     for (unsigned i = 0; i < mc->open->len; i++) {
         qio_channel_shutdown(g_ptr_array_index(mc->open, i), QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
     }
-    g_mutex_unlock(&mc->lock);
+    mutex_unlock(&mc->lock);
 }
 
 void migration_channels_free(MigrationChannels *mc)
@@ -238,7 +239,7 @@ void migration_channels_free(MigrationChannels *mc)
     if (mc->cancel_fd >= 0) {
         close(mc->cancel_fd);
     }
-    g_mutex_clear(&mc->lock);
+    mutex_destroy(&mc->lock);
     qapi_free_MigrationAddress(mc->addr);
     g_free(mc->describe);
     g_free(mc);

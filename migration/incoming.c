@@ -28,6 +28,7 @@
 #include "system/ramblock.h"
 #include "system/runstate.h"
 #include "util/keyval.h"
+#include "util/mutex.h"
 
 typedef struct IncomingState {
     /* Main thread only. */
@@ -38,7 +39,7 @@ typedef struct IncomingState {
     SocketAddressList *addresses;
 
     /* Under lock. */
-    GMutex lock;
+    Mutex lock;
     MigrationStatus status;
     Error *error;
     int64_t start_us, end_us;           /* of loading, from the moment the source is there */
@@ -53,9 +54,9 @@ static IncomingState incoming = { .status = MIGRATION_STATUS_NONE };
 
 static void set_status(IncomingState *s, MigrationStatus status)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->status = status;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     if (migration_cap(&s->ctx.opts, MIGRATION_CAPABILITY_EVENTS)) {
         qapi_event_send_migration(status);
     }
@@ -63,9 +64,9 @@ static void set_status(IncomingState *s, MigrationStatus status)
 
 bool incoming_in_progress(void)
 {
-    g_mutex_lock(&incoming.lock);
+    mutex_lock(&incoming.lock);
     MigrationStatus status = incoming.status;
-    g_mutex_unlock(&incoming.lock);
+    mutex_unlock(&incoming.lock);
     return status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_ACTIVE;
 }
 
@@ -147,12 +148,12 @@ static void incoming_finish(void *opaque)
     g_thread_join(g_steal_pointer(&s->thread));
     bql_lock();
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->end_us = g_get_monotonic_time();
     s->final_transferred = migration_context_transferred(&s->ctx);
     Error *err = error_copy(s->error);
     MigrationFile *file = g_steal_pointer(&s->ctx.main_file);
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 
     mfile_free(file);
     g_clear_pointer(&s->ctx.channels, migration_channels_free);
@@ -178,10 +179,10 @@ static gpointer incoming_thread(gpointer opaque)
     QIOChannel *ioc = migration_channels_accept(s->ctx.channels, &err);
 
     if (ioc) {
-        g_mutex_lock(&s->lock);
+        mutex_lock(&s->lock);
         s->ctx.main_file = mfile_new_input(ioc);
         s->start_us = g_get_monotonic_time();
-        g_mutex_unlock(&s->lock);
+        mutex_unlock(&s->lock);
         set_status(s, MIGRATION_STATUS_ACTIVE);
         if (loadvm(&s->ctx, &err) == 0) {
             send_verdict(s, NULL, &err);
@@ -196,9 +197,9 @@ static gpointer incoming_thread(gpointer opaque)
     if (err) {
         migration_channels_shutdown(s->ctx.channels);
     }
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->error = err;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     ram_blocks_release();
     main_loop_post(incoming_finish, s);
     return NULL;
@@ -323,9 +324,9 @@ void incoming_shutdown(void)
         g_clear_pointer(&s->ctx.channels, migration_channels_free);
     }
     g_clear_pointer(&s->addresses, qapi_free_SocketAddressList);
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     g_clear_pointer(&s->error, error_free);
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 }
 
 /* Figures of a load: what has come in so far, and how fast. Under the lock. */
@@ -351,7 +352,7 @@ void incoming_fill_info(MigrationInfo *info)
 {
     IncomingState *s = &incoming;
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     bool told = s->status != MIGRATION_STATUS_NONE;
     if (told) {
         info->has_status = true;
@@ -363,7 +364,7 @@ void incoming_fill_info(MigrationInfo *info)
             info->error_desc = g_strdup(error_get_pretty(s->error));
         }
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     if (told && s->addresses) {
         info->has_socket_address = true;
         info->socket_address = QAPI_CLONE(SocketAddressList, s->addresses);

@@ -33,6 +33,7 @@
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "util/cutils.h"
+#include "util/mutex.h"
 
 /* Rates are enforced and measured in windows of this length. */
 #define WINDOW_US 100000
@@ -47,8 +48,8 @@ typedef struct MigrationState {
     GThread *thread;
 
     /* Under lock: shared between the thread and the monitors. */
-    GMutex lock;
-    GCond cond;                         /* woken by cancel and continue */
+    Mutex lock;
+    Cond cond;                         /* woken by cancel and continue */
     MigrationStatus status;
     Error *error;
     bool continue_switchover;
@@ -97,12 +98,12 @@ static void send_event(MigrationState *s, MigrationStatus status)
 /* Change the state unless a cancel came first; the event follows. */
 static void set_status(MigrationState *s, MigrationStatus status)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     bool changed = s->status != MIGRATION_STATUS_CANCELLING;
     if (changed) {
         s->status = status;
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     if (changed) {
         send_event(s, status);
     }
@@ -110,22 +111,22 @@ static void set_status(MigrationState *s, MigrationStatus status)
 
 static MigrationStatus get_status(MigrationState *s)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     MigrationStatus status = s->status;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return status;
 }
 
 /* The thread's pause: until @deadline_us, a cancel or a continue. */
 static void wait_until(MigrationState *s, int64_t deadline_us)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     while (s->status != MIGRATION_STATUS_CANCELLING) {
-        if (!g_cond_wait_until(&s->cond, &s->lock, deadline_us)) {
+        if (!cond_wait_until(&s->cond, &s->lock, deadline_us)) {
             break;
         }
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 }
 
 static int check_cancelled(MigrationState *s, Error **errp)
@@ -172,9 +173,9 @@ static int migration_setup(MigrationState *s, Error **errp)
         open_return_path(s, errp) < 0 || savevm_setup(&s->ctx, errp) < 0) {
         return -1;
     }
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->setup_us = g_get_monotonic_time() - s->start_us;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return 0;
 }
 
@@ -198,13 +199,13 @@ static void window_end(MigrationState *s, int64_t now, uint64_t pending)
     } else if (bytes >= WINDOW_COUNTS_BYTES || s->bandwidth == 0) {
         s->bandwidth = (double)bytes / us;
     }
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->mbps = (double)bytes * 8 / us;
     s->pages_per_second = (double)bytes / TARGET_PAGE_SIZE * 1e6 / us;
     if (s->bandwidth > 0) {
         s->expected_downtime_ms = pending / s->bandwidth / 1000;
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     counter_set(s->ctx.counters.remaining_bytes, pending);
     window_begin(s, now);
 }
@@ -280,9 +281,9 @@ static int migration_iterate(MigrationState *s, Error **errp)
 static void stop_machine(MigrationState *s)
 {
     bql_lock();
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->downtime_start_us = g_get_monotonic_time();
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     s->was_running = runstate_is_running();
     s->old_state = runstate_get();
     savevm_store_global_state();
@@ -314,11 +315,11 @@ static int wait_for_continue(MigrationState *s, Error **errp)
         return 0;
     }
     set_status(s, MIGRATION_STATUS_PRE_SWITCHOVER);
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     while (!s->continue_switchover && s->status != MIGRATION_STATUS_CANCELLING) {
-        g_cond_wait(&s->cond, &s->lock);
+        cond_wait(&s->cond, &s->lock);
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return check_cancelled(s, errp);
 }
 
@@ -378,7 +379,7 @@ static void migration_finish(MigrationState *s, Error *err)
     counter_set(s->ctx.counters.downtime_bytes,
                 transferred - (s->stopped_by_us ? counter_get(s->ctx.counters.precopy_bytes)
                                                 : transferred));
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->end_us = now;
     s->downtime_us = s->downtime_start_us ? now - s->downtime_start_us : 0;
     s->final_transferred = transferred;
@@ -395,7 +396,7 @@ static void migration_finish(MigrationState *s, Error *err)
                                          : migration_context_cancelled(&s->ctx)
                                              ? MIGRATION_STATUS_CANCELLED
                                              : MIGRATION_STATUS_FAILED;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 
     mfile_free(file);
     migration_channels_free(channels);
@@ -458,7 +459,7 @@ static int check_can_migrate(Error **errp)
 
 static void migration_reset(MigrationState *s)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     g_clear_pointer(&s->error, error_free);
     s->continue_switchover = false;
     s->setup_us = s->end_us = s->downtime_start_us = s->downtime_us = 0;
@@ -467,7 +468,7 @@ static void migration_reset(MigrationState *s)
     s->pages_per_second = 0;
     s->final_transferred = 0;
     s->start_us = g_get_monotonic_time();
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     memset(&s->ctx, 0, sizeof(s->ctx));
     s->was_running = s->stopped_by_us = s->return_path = false;
     s->bandwidth = 0;
@@ -519,7 +520,7 @@ static void cancel_outgoing(MigrationState *s)
 {
     MigrationStatus status;
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     status = s->status;
     if (status_is_running(status)) {
         s->status = MIGRATION_STATUS_CANCELLING;
@@ -527,9 +528,9 @@ static void cancel_outgoing(MigrationState *s)
         if (s->ctx.channels) {
             migration_channels_shutdown(s->ctx.channels);
         }
-        g_cond_broadcast(&s->cond);
+        cond_broadcast(&s->cond);
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     if (status_is_running(status) && status != MIGRATION_STATUS_CANCELLING) {
         send_event(s, MIGRATION_STATUS_CANCELLING);
     }
@@ -548,16 +549,16 @@ void qmp_migrate_continue(MigrationStatus state, Error **errp)
 {
     MigrationState *s = &current;
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     if (s->status != state || state != MIGRATION_STATUS_PRE_SWITCHOVER) {
         error_setg(errp, "Migration is in state '%s', only in state 'pre-switchover' it can be "
                    "continued; the state given was '%s'",
                    MigrationStatus_str(s->status), MigrationStatus_str(state));
     } else {
         s->continue_switchover = true;
-        g_cond_broadcast(&s->cond);
+        cond_broadcast(&s->cond);
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 }
 
 void qmp_migrate_pause(Error **errp)
@@ -620,12 +621,12 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     MigrationInfo *info = g_new0(MigrationInfo, 1);
 
     reap(s);
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     bool outgoing = s->status != MIGRATION_STATUS_NONE;
     if (outgoing) {
         fill_outgoing(s, info);
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     if (!outgoing) {
         incoming_fill_info(info);
     }
@@ -648,7 +649,7 @@ void migration_shutdown(void)
         current.running = false;
     }
     incoming_shutdown();
-    g_mutex_lock(&current.lock);
+    mutex_lock(&current.lock);
     g_clear_pointer(&current.error, error_free);
-    g_mutex_unlock(&current.lock);
+    mutex_unlock(&current.lock);
 }

@@ -21,6 +21,7 @@
 #include "migration/multifd-method.h"
 #include "migration/multifd.h"
 #include "system/identity.h"
+#include "util/mutex.h"
 
 typedef struct RecvSource RecvSource;
 
@@ -43,9 +44,9 @@ struct RecvSource {
     const MultifdMethod *method;
     RecvChannel **channels;     /* by id */
     unsigned n;
-    GMutex lock;
-    GCond progress;             /* for the loading thread */
-    GCond go_on;                /* for the channels */
+    Mutex lock;
+    Cond progress;             /* for the loading thread */
+    Cond go_on;                /* for the channels */
     /* Under the lock: */
     unsigned at_sync;           /* channels that wait at their sync packet */
     uint64_t released;          /* syncs that are over */
@@ -61,15 +62,15 @@ static void source_fail(RecvSource *source, Error *err)
 {
     bool first;
 
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     first = !source->err && !source->quit;
     if (first) {
         source->err = err;
-        g_cond_broadcast(&source->go_on);
-        g_cond_broadcast(&source->progress);
+        cond_broadcast(&source->go_on);
+        cond_broadcast(&source->progress);
         mfile_abort(source->parent.ctx->main_file, error_copy(err));
     }
-    g_mutex_unlock(&source->lock);
+    mutex_unlock(&source->lock);
     if (!first) {
         error_free(err);
         return;
@@ -202,14 +203,14 @@ static void wait_released(RecvChannel *ch)
     RecvSource *source = ch->source;
     uint64_t before;
 
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     before = source->released;
     source->at_sync++;
-    g_cond_signal(&source->progress);
+    cond_signal(&source->progress);
     while (source->released == before && !source->quit && !source->err) {
-        g_cond_wait(&source->go_on, &source->lock);
+        cond_wait(&source->go_on, &source->lock);
     }
-    g_mutex_unlock(&source->lock);
+    mutex_unlock(&source->lock);
 }
 
 /* Returns 1 to go on, 0 at the end of the channel, -1 on error. */
@@ -227,10 +228,10 @@ static int take_packet(RecvChannel *ch, Error **errp)
     if (ch->packet.normal_pages + ch->packet.zero_pages && take_pages(ch, errp) < 0) {
         return -1;
     }
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     source->packets++;
     source->packets_sent = MAX(source->packets_sent, ch->packet.number + 1);
-    g_mutex_unlock(&source->lock);
+    mutex_unlock(&source->lock);
     if (ch->packet.flags & MULTIFD_FLAG_SYNC) {
         wait_released(ch);
     }
@@ -251,10 +252,10 @@ static gpointer recv_thread(gpointer opaque)
         error_prepend(&err, "multifd channel %u: ", ch->id);
         source_fail(source, err);
     }
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     ch->ended = true;
-    g_cond_signal(&source->progress);
-    g_mutex_unlock(&source->lock);
+    cond_signal(&source->progress);
+    mutex_unlock(&source->lock);
     return NULL;
 }
 
@@ -345,10 +346,10 @@ static int recv_flush(RamSource *parent, Error **errp)
     RecvChannel *lost = NULL;
     int ret = 0;
 
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     while (source->at_sync < source->n && !source->err && !(lost = lost_channel(source)) &&
            !migration_context_cancelled(parent->ctx)) {
-        g_cond_wait(&source->progress, &source->lock);
+        cond_wait(&source->progress, &source->lock);
     }
     if (source->err) {
         error_propagate(errp, error_copy(source->err));
@@ -364,19 +365,19 @@ static int recv_flush(RamSource *parent, Error **errp)
     } else {
         source->at_sync = 0;
         source->released++;
-        g_cond_broadcast(&source->go_on);
+        cond_broadcast(&source->go_on);
     }
-    g_mutex_unlock(&source->lock);
+    mutex_unlock(&source->lock);
     return ret;
 }
 
 /* End the threads: nothing is written to guest memory after this. */
 static void stop_channels(RecvSource *source)
 {
-    g_mutex_lock(&source->lock);
+    mutex_lock(&source->lock);
     source->quit = true;
-    g_cond_broadcast(&source->go_on);
-    g_mutex_unlock(&source->lock);
+    cond_broadcast(&source->go_on);
+    mutex_unlock(&source->lock);
     for (unsigned i = 0; i < source->n; i++) {
         RecvChannel *ch = source->channels[i];
 
@@ -424,9 +425,9 @@ static void recv_free(RamSource *parent)
     }
     g_free(source->channels);
     error_free(source->err);
-    g_cond_clear(&source->progress);
-    g_cond_clear(&source->go_on);
-    g_mutex_clear(&source->lock);
+    cond_destroy(&source->progress);
+    cond_destroy(&source->go_on);
+    mutex_destroy(&source->lock);
     g_free(source);
 }
 
@@ -445,8 +446,8 @@ RamSource *multifd_recv_source_new(MigrationContext *ctx, Error **errp)
     source->parent.klass = &recv_class;
     source->parent.ctx = ctx;
     source->method = multifd_method(&ctx->opts);
-    g_mutex_init(&source->lock);
-    g_cond_init(&source->progress);
-    g_cond_init(&source->go_on);
+    mutex_init(&source->lock);
+    cond_init(&source->progress);
+    cond_init(&source->go_on);
     return &source->parent;
 }

@@ -11,6 +11,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "migration/multifd.h"
+#include "util/mutex.h"
 
 #include <string.h>
 
@@ -19,7 +20,7 @@
 typedef struct WorkerThread {
     MultifdWorker worker;
     GThread *thread;            /* NULL: the caller does the work */
-    GCond wake;
+    Cond wake;
     MultifdJob jobs[QUEUE_JOBS];
     unsigned first_job, njobs;
     bool busy;
@@ -31,8 +32,8 @@ struct MultifdPool {
     const MultifdOps *ops;
     WorkerThread *threads;
     unsigned n;
-    GMutex lock;
-    GCond progress;
+    Mutex lock;
+    Cond progress;
     bool quit;
     Error *err;                 /* the first; under lock */
 };
@@ -41,19 +42,19 @@ struct MultifdPool {
 static void pool_fail(MultifdPool *pool, unsigned id, Error *err)
 {
     error_prepend(&err, "multifd channel %u: ", id);
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     if (pool->err) {
         error_free(err);
-        g_mutex_unlock(&pool->lock);
+        mutex_unlock(&pool->lock);
         return;
     }
     pool->err = err;
     for (unsigned i = 0; i < pool->n; i++) {
         pool->threads[i].njobs = 0;
-        g_cond_signal(&pool->threads[i].wake);
+        cond_signal(&pool->threads[i].wake);
     }
-    g_cond_broadcast(&pool->progress);
-    g_mutex_unlock(&pool->lock);
+    cond_broadcast(&pool->progress);
+    mutex_unlock(&pool->lock);
     for (unsigned i = 0; pool->n > 1 && i < pool->n; i++) {
         qio_channel_shutdown(pool->threads[i].worker.ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
     }
@@ -80,20 +81,20 @@ static void worker_step(WorkerThread *wt, Error **errp)
         job = wt->jobs[wt->first_job];
         wt->first_job = (wt->first_job + 1) % QUEUE_JOBS;
         wt->njobs--;
-        g_cond_broadcast(&pool->progress);
+        cond_broadcast(&pool->progress);
     }
     wt->busy = true;
-    g_mutex_unlock(&pool->lock);
+    mutex_unlock(&pool->lock);
     if (sync) {
         pool->ops->sync(&wt->worker, errp);
     } else {
         pool->ops->job(&wt->worker, &job, errp);
     }
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     wt->busy = false;
     if (sync) {
         wt->want_sync = false;
-        g_cond_broadcast(&pool->progress);
+        cond_broadcast(&pool->progress);
     }
 }
 
@@ -108,21 +109,21 @@ static gpointer worker_thread(gpointer opaque)
         pool_fail(pool, wt->worker.id, err);
         err = NULL;
     }
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     while (!pool->quit && !pool->err) {
         if (!wt->njobs && !wt->want_sync) {
-            g_cond_wait(&wt->wake, &pool->lock);
+            cond_wait(&wt->wake, &pool->lock);
             continue;
         }
         worker_step(wt, &err);
         if (err) {
-            g_mutex_unlock(&pool->lock);
+            mutex_unlock(&pool->lock);
             pool_fail(pool, wt->worker.id, err);
             err = NULL;
-            g_mutex_lock(&pool->lock);
+            mutex_lock(&pool->lock);
         }
     }
-    g_mutex_unlock(&pool->lock);
+    mutex_unlock(&pool->lock);
     if (pool->ops->end) {
         pool->ops->end(&wt->worker);
     }
@@ -138,8 +139,8 @@ MultifdPool *multifd_pool_new(MigrationContext *ctx, const MultifdOps *ops, void
     pool->ops = ops;
     pool->n = channels->len;
     pool->threads = g_new0(WorkerThread, pool->n);
-    g_mutex_init(&pool->lock);
-    g_cond_init(&pool->progress);
+    mutex_init(&pool->lock);
+    cond_init(&pool->progress);
     for (unsigned i = 0; i < pool->n; i++) {
         WorkerThread *wt = &pool->threads[i];
 
@@ -148,7 +149,7 @@ MultifdPool *multifd_pool_new(MigrationContext *ctx, const MultifdOps *ops, void
             .ioc = qio_channel_ref(g_ptr_array_index(channels, i)),
             .bytes = threads ? &ctx->counters.multifd_bytes : &ctx->counters.mapped_bytes,
         };
-        g_cond_init(&wt->wake);
+        cond_init(&wt->wake);
     }
     if (threads) {
         counter_set(ctx->counters.channels, pool->n);
@@ -171,12 +172,12 @@ void multifd_pool_free(MultifdPool *pool)
     if (!pool) {
         return;
     }
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     pool->quit = true;
     for (unsigned i = 0; i < pool->n; i++) {
-        g_cond_signal(&pool->threads[i].wake);
+        cond_signal(&pool->threads[i].wake);
     }
-    g_mutex_unlock(&pool->lock);
+    mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->n; i++) {
         WorkerThread *wt = &pool->threads[i];
 
@@ -186,10 +187,10 @@ void multifd_pool_free(MultifdPool *pool)
             pool->ops->end(&wt->worker);
         }
         qio_channel_unref(wt->worker.ioc);
-        g_cond_clear(&wt->wake);
+        cond_destroy(&wt->wake);
     }
-    g_cond_clear(&pool->progress);
-    g_mutex_clear(&pool->lock);
+    cond_destroy(&pool->progress);
+    mutex_destroy(&pool->lock);
     error_free(pool->err);
     g_free(pool->threads);
     g_free(pool);
@@ -231,21 +232,21 @@ int multifd_pool_submit(MultifdPool *pool, int channel, const MultifdJob *job, E
     if (!pool->threads[0].thread) {
         return run_inline(pool, job, errp);
     }
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     for (;;) {
         wt = channel == MULTIFD_ANY_CHANNEL ? least_busy(pool) : &pool->threads[channel];
         if (wt->njobs < QUEUE_JOBS || pool->err) {
             break;
         }
-        g_cond_wait(&pool->progress, &pool->lock);
+        cond_wait(&pool->progress, &pool->lock);
     }
     ret = pool_check(pool, errp);
     if (ret == 0) {
         wt->jobs[(wt->first_job + wt->njobs) % QUEUE_JOBS] = *job;
         wt->njobs++;
-        g_cond_signal(&wt->wake);
+        cond_signal(&wt->wake);
     }
-    g_mutex_unlock(&pool->lock);
+    mutex_unlock(&pool->lock);
     return ret;
 }
 
@@ -266,16 +267,16 @@ int multifd_pool_sync(MultifdPool *pool, Error **errp)
     if (!pool->threads[0].thread) {
         return run_inline(pool, NULL, errp);
     }
-    g_mutex_lock(&pool->lock);
+    mutex_lock(&pool->lock);
     for (unsigned i = 0; i < pool->n; i++) {
         pool->threads[i].want_sync = true;
-        g_cond_signal(&pool->threads[i].wake);
+        cond_signal(&pool->threads[i].wake);
     }
     while (!all_synced(pool) && !pool->err) {
-        g_cond_wait(&pool->progress, &pool->lock);
+        cond_wait(&pool->progress, &pool->lock);
     }
     ret = pool_check(pool, errp);
-    g_mutex_unlock(&pool->lock);
+    mutex_unlock(&pool->lock);
     return ret;
 }
 

@@ -18,6 +18,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 #include "util/cutils.h"
+#include "util/mutex.h"
 
 #define MAX_DOWNTIME_MS 2000000
 
@@ -96,7 +97,7 @@ static void param_set(MigrationParameters *p, const struct NumericParam *np, uin
 static MigrationOptions global_options;
 static MigrationOptions active_options;
 static bool migration_active;
-static GMutex live_lock;                /* guards active_options.params */
+static Mutex live_lock;                /* guards active_options.params */
 
 static void options_init_once(void)
 {
@@ -322,9 +323,9 @@ int migration_options_resolve(MigrationConfig *config, bool incoming, MigrationO
 
 void migration_options_begin(const MigrationOptions *opts)
 {
-    g_mutex_lock(&live_lock);
+    mutex_lock(&live_lock);
     active_options = *opts;
-    g_mutex_unlock(&live_lock);
+    mutex_unlock(&live_lock);
     migration_active = true;
 }
 
@@ -337,9 +338,9 @@ static uint64_t live_param(size_t value_offset, ParamWidth width)
 {
     struct NumericParam np = { .value = value_offset, .width = width };
 
-    g_mutex_lock(&live_lock);
+    mutex_lock(&live_lock);
     uint64_t value = param_get(&active_options.params, &np);
-    g_mutex_unlock(&live_lock);
+    mutex_unlock(&live_lock);
     return value;
 }
 #define LIVE(member_, width_) live_param(offsetof(MigrationParameters, member_), width_)
@@ -381,17 +382,17 @@ unsigned migration_live_throttle_max(void)
 
 bool migration_live_throttle_tailslow(void)
 {
-    g_mutex_lock(&live_lock);
+    mutex_lock(&live_lock);
     bool tailslow = active_options.params.cpu_throttle_tailslow;
-    g_mutex_unlock(&live_lock);
+    mutex_unlock(&live_lock);
     return tailslow;
 }
 
 bool migration_live_max_bandwidth_set(void)
 {
-    g_mutex_lock(&live_lock);
+    mutex_lock(&live_lock);
     bool set = active_options.max_bandwidth_set;
-    g_mutex_unlock(&live_lock);
+    mutex_unlock(&live_lock);
     return set;
 }
 
@@ -443,9 +444,9 @@ void qmp_migrate_set_parameters(MigrationParameters *p, Error **errp)
     }
     global_options = wanted;
     if (migration_active) {
-        g_mutex_lock(&live_lock);
+        mutex_lock(&live_lock);
         apply_params(&active_options, p);
-        g_mutex_unlock(&live_lock);
+        mutex_unlock(&live_lock);
     }
 }
 

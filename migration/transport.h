@@ -10,6 +10,7 @@
 #define MIGRATION_TRANSPORT_H
 
 #include "migration/channels.h"
+#include "util/mutex.h"
 
 typedef struct MigrationTransport {
     const char *name;                   /* for messages: "file", "exec" */
@@ -41,7 +42,7 @@ struct MigrationChannels {
     QIOChannel *main;                   /* owned */
     void *state;                        /* the transport's own */
 
-    GMutex lock;
+    Mutex lock;
     bool shut;
     GPtrArray *open;                    /* every channel that was made and not yet freed */
 };

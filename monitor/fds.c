@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "io/fd-resolver.h"
 #include "monitor/fds.h"
+#include "util/mutex.h"
 
 /* ---- named descriptors ---- */
 
@@ -121,7 +122,7 @@ typedef struct SetFd {
     char *opaque;
 } SetFd;
 
-static GMutex set_lock;
+static Mutex set_lock;
 static GArray *set_fds;         /* of SetFd, by id, then in order of addition; under set_lock */
 static GArray *inherited;       /* of int: originals that -add-fd named */
 
@@ -144,9 +145,9 @@ int64_t fdset_add(int fd, int64_t id, const char *opaque, Error **errp)
     SetFd s = { .fd = fd };
     guint at = 0;
 
-    g_mutex_lock(&set_lock);
+    mutex_lock(&set_lock);
     if (set_count() >= FDSET_FDS_MAX) {
-        g_mutex_unlock(&set_lock);
+        mutex_unlock(&set_lock);
         error_setg(errp, "Cannot add a file descriptor: fdsets hold %d already", FDSET_FDS_MAX);
         close(fd);
         return -1;
@@ -164,7 +165,7 @@ int64_t fdset_add(int fd, int64_t id, const char *opaque, Error **errp)
     s.id = id;
     s.opaque = g_strdup(opaque);
     g_array_insert_val(set_fds, at, s);
-    g_mutex_unlock(&set_lock);
+    mutex_unlock(&set_lock);
     return id;
 }
 
@@ -172,7 +173,7 @@ bool fdset_remove(int64_t id, int fd, Error **errp)
 {
     bool found = false;
 
-    g_mutex_lock(&set_lock);
+    mutex_lock(&set_lock);
     for (guint i = 0; i < set_count();) {
         if (SET_FD(i)->id == id && (fd < 0 || SET_FD(i)->fd == fd)) {
             set_remove(i);
@@ -181,7 +182,7 @@ bool fdset_remove(int64_t id, int fd, Error **errp)
             i++;
         }
     }
-    g_mutex_unlock(&set_lock);
+    mutex_unlock(&set_lock);
     if (!found && fd < 0) {
         error_setg(errp, "File descriptor named 'fdset-id:%" PRId64 "' not found", id);
     } else if (!found) {
@@ -195,7 +196,7 @@ int fdset_open(int64_t id, int flags, Error **errp)
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
     int fd;
 
-    g_mutex_lock(&set_lock);
+    mutex_lock(&set_lock);
     for (guint i = 0; i < set_count(); i++) {
         if (SET_FD(i)->id == id) {
             g_array_append_val(fds, SET_FD(i)->fd);
@@ -208,27 +209,27 @@ int fdset_open(int64_t id, int flags, Error **errp)
         error_setg(errp, "fdset %" PRId64 " does not exist", id);
         fd = -1;
     }
-    g_mutex_unlock(&set_lock);
+    mutex_unlock(&set_lock);
     return fd;
 }
 
 void fdset_foreach(FdsetVisitor *visit, void *opaque)
 {
-    g_mutex_lock(&set_lock);
+    mutex_lock(&set_lock);
     for (guint i = 0; i < set_count(); i++) {
         visit(SET_FD(i)->id, SET_FD(i)->fd, SET_FD(i)->opaque, opaque);
     }
-    g_mutex_unlock(&set_lock);
+    mutex_unlock(&set_lock);
 }
 
 void fdset_cleanup(void)
 {
-    g_mutex_lock(&set_lock);
+    mutex_lock(&set_lock);
     while (set_count()) {
         set_remove(0);
     }
     g_clear_pointer(&set_fds, g_array_unref);
-    g_mutex_unlock(&set_lock);
+    mutex_unlock(&set_lock);
 }
 
 /* ---- -add-fd ---- */

@@ -14,6 +14,7 @@
 
 #include "chardev/char-fe.h"
 #include "monitor/monitor.h"
+#include "util/mutex.h"
 
 /* Input is not read while more output than this waits. */
 #define MONITOR_OUT_PAUSE_BYTES (64u << 10)
@@ -50,7 +51,7 @@ struct Monitor {
     GByteArray *in;             /* read, not used yet */
     size_t in_used;
 
-    GMutex out_lock;
+    Mutex out_lock;
     GString *out;               /* under out_lock */
     size_t out_sent;            /* bytes of out that are gone */
     bool overflow;              /* under out_lock: the client is to be disconnected */
@@ -64,7 +65,7 @@ struct Monitor {
 
 /* All monitors with a device. Changed by the main thread under monitor_list_lock. */
 extern GPtrArray *monitor_list;
-extern GMutex monitor_list_lock;
+extern Mutex monitor_list_lock;
 
 /* Make @mon (zeroed) ready; with @chr its device is attached too. */
 bool monitor_data_init(Monitor *mon, const MonitorOps *ops, bool is_qmp, Chardev *chr, Error **errp);

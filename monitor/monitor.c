@@ -14,9 +14,10 @@
 #include <string.h>
 #include "monitor/monitor-internal.h"
 #include "system/main-loop.h"
+#include "util/mutex.h"
 
 GPtrArray *monitor_list;
-GMutex monitor_list_lock;
+Mutex monitor_list_lock;
 
 static __thread Monitor *cur_mon;
 
@@ -73,28 +74,28 @@ size_t monitor_out_pending(Monitor *mon)
 {
     size_t n;
 
-    g_mutex_lock(&mon->out_lock);
+    mutex_lock(&mon->out_lock);
     n = mon->out->len - mon->out_sent;
-    g_mutex_unlock(&mon->out_lock);
+    mutex_unlock(&mon->out_lock);
     return n;
 }
 
 void monitor_out(Monitor *mon, const char *data, size_t size)
 {
-    g_mutex_lock(&mon->out_lock);
+    mutex_lock(&mon->out_lock);
     if (mon->out->len - mon->out_sent > MONITOR_OUT_MAX_BYTES) {
         mon->overflow = true;
     } else {
         g_string_append_len(mon->out, data, size);
     }
-    g_mutex_unlock(&mon->out_lock);
+    mutex_unlock(&mon->out_lock);
     post_pump(mon);
 }
 
 /* Drop all output, or what was sent when that is all; memory of a big reply is given back. */
 static void out_drop(Monitor *mon, bool unsent)
 {
-    g_mutex_lock(&mon->out_lock);
+    mutex_lock(&mon->out_lock);
     if (unsent || mon->out_sent == mon->out->len) {
         if (mon->out->allocated_len > MONITOR_OUT_PAUSE_BYTES) {
             g_string_free(mon->out, TRUE);
@@ -107,7 +108,7 @@ static void out_drop(Monitor *mon, bool unsent)
     if (unsent) {
         mon->overflow = false;
     }
-    g_mutex_unlock(&mon->out_lock);
+    mutex_unlock(&mon->out_lock);
 }
 
 static gboolean out_writable(void *unused, GIOCondition cond, void *opaque)
@@ -122,14 +123,14 @@ static gboolean out_writable(void *unused, GIOCondition cond, void *opaque)
 /* Copy up to @size bytes from the front of the output; what was sent long ago is given up. */
 static size_t out_peek(Monitor *mon, uint8_t *buf, size_t size)
 {
-    g_mutex_lock(&mon->out_lock);
+    mutex_lock(&mon->out_lock);
     if (mon->out_sent > MONITOR_OUT_PAUSE_BYTES) {
         g_string_erase(mon->out, 0, mon->out_sent);
         mon->out_sent = 0;
     }
     size = MIN(size, mon->out->len - mon->out_sent);
     memcpy(buf, mon->out->str + mon->out_sent, size);
-    g_mutex_unlock(&mon->out_lock);
+    mutex_unlock(&mon->out_lock);
     return size;
 }
 
@@ -149,16 +150,16 @@ static void out_flush(Monitor *mon)
         if (n <= 0 || !mon->open) {
             break;
         }
-        g_mutex_lock(&mon->out_lock);
+        mutex_lock(&mon->out_lock);
         mon->out_sent += n;
-        g_mutex_unlock(&mon->out_lock);
+        mutex_unlock(&mon->out_lock);
     }
     if (!mon->open) {
         return;
     }
-    g_mutex_lock(&mon->out_lock);
+    mutex_lock(&mon->out_lock);
     overflow = mon->overflow;
-    g_mutex_unlock(&mon->out_lock);
+    mutex_unlock(&mon->out_lock);
     if (overflow) {
         /* Its client is not there for us: the session ends, and what it missed is dropped. */
         out_drop(mon, true);
@@ -274,10 +275,10 @@ static void session_end(Monitor *mon)
     }
     in_discard(mon);
     /* With the lock: an event of this session must not get into the next one. */
-    g_mutex_lock(&monitor_list_lock);
+    mutex_lock(&monitor_list_lock);
     mon->ops->closed(mon);
     out_drop(mon, true);
-    g_mutex_unlock(&monitor_list_lock);
+    mutex_unlock(&monitor_list_lock);
 }
 
 static void device_event(void *opaque, ChrEvent event)
@@ -320,7 +321,7 @@ bool monitor_data_init(Monitor *mon, const MonitorOps *ops, bool is_qmp, Chardev
     mon->in = g_byte_array_new();
     mon->out = g_string_new(NULL);
     mon->fds = named_fds_new();
-    g_mutex_init(&mon->out_lock);
+    mutex_init(&mon->out_lock);
     return true;
 }
 
@@ -335,17 +336,17 @@ void monitor_data_destroy(Monitor *mon)
     named_fds_free(mon->fds);
     g_byte_array_unref(mon->in);
     g_string_free(mon->out, TRUE);
-    g_mutex_clear(&mon->out_lock);
+    mutex_destroy(&mon->out_lock);
 }
 
 void monitor_start(Monitor *mon)
 {
-    g_mutex_lock(&monitor_list_lock);
+    mutex_lock(&monitor_list_lock);
     if (!monitor_list) {
         monitor_list = g_ptr_array_new();
     }
     g_ptr_array_add(monitor_list, mon);
-    g_mutex_unlock(&monitor_list_lock);
+    mutex_unlock(&monitor_list_lock);
     chr_fe_set_handlers(&mon->chr, can_read, read_input, device_event, mon);
 }
 
@@ -355,9 +356,9 @@ void monitor_cleanup(void)
         Monitor *mon = monitor_list->pdata[monitor_list->len - 1];
 
         out_flush(mon);
-        g_mutex_lock(&monitor_list_lock);
+        mutex_lock(&monitor_list_lock);
         g_ptr_array_set_size(monitor_list, monitor_list->len - 1);
-        g_mutex_unlock(&monitor_list_lock);
+        mutex_unlock(&monitor_list_lock);
         mon->ops->free(mon);
     }
     fdset_cleanup();

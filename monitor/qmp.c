@@ -20,6 +20,7 @@
 #include "qapi/json-output-visitor.h"
 #include "qapi/qapi-commands-control.h"
 #include "qapi/qapi-visit-control.h"
+#include "util/mutex.h"
 
 typedef struct MonitorQMP {
     Monitor common;
@@ -71,7 +72,7 @@ static void emit_event(const char *name, struct json_object *data, void *opaque)
     if (data) {
         json_object_object_add(event, "data", data);
     }
-    g_mutex_lock(&monitor_list_lock);
+    mutex_lock(&monitor_list_lock);
     for (guint i = 0; monitor_list && i < monitor_list->len; i++) {
         Monitor *mon = monitor_list->pdata[i];
 
@@ -79,7 +80,7 @@ static void emit_event(const char *name, struct json_object *data, void *opaque)
             send_message(to_qmp(mon), event);
         }
     }
-    g_mutex_unlock(&monitor_list_lock);
+    mutex_unlock(&monitor_list_lock);
     json_object_put(event);
 }
 

@@ -22,6 +22,7 @@
 #include "system/memory-backend.h"
 #include "system/memory.h"
 #include "system/runstate.h"
+#include "util/mutex.h"
 
 #define PACE_WAIT_US 5000
 #define PACE_LAG_MAX_US 100000
@@ -34,8 +35,8 @@ typedef struct Memstress {
     uint64_t pages, step;
 
     GThread *thread;
-    GMutex lock;                /* guards what follows */
-    GCond cond;
+    Mutex lock;                /* guards what follows */
+    Cond cond;
     bool go, quit;              /* what the thread shall do */
     bool parked;                /* the thread stands */
     uint64_t rate;              /* pages per second, 0: no limit */
@@ -73,14 +74,14 @@ static void write_page(Memstress *s)
     memstress_pattern_fill(host, s->seed, s->index, s->generation);
     address_space_unmap_write(host, TARGET_PAGE_SIZE);
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->pages_written++;
     s->index = next_index(s, s->index);
     if (++s->position == s->pages) {
         s->position = 0;
         s->generation++;
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 }
 
 /*
@@ -114,12 +115,12 @@ static void *memstress_thread(void *opaque)
     int64_t begin = g_get_monotonic_time();
     uint64_t done = 0, paced_rate = 0, due;
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     while (!s->quit) {
         if (!s->go) {
             s->parked = true;
-            g_cond_broadcast(&s->cond);
-            g_cond_wait(&s->cond, &s->lock);
+            cond_broadcast(&s->cond);
+            cond_wait(&s->cond, &s->lock);
             begin = g_get_monotonic_time();
             done = 0;
             continue;
@@ -132,28 +133,28 @@ static void *memstress_thread(void *opaque)
         }
         due = s->rate ? pages_due(s->rate, g_get_monotonic_time(), &begin, &done) : 64;
         if (!due) {
-            g_cond_wait_until(&s->cond, &s->lock, g_get_monotonic_time() + PACE_WAIT_US);
+            cond_wait_until(&s->cond, &s->lock, g_get_monotonic_time() + PACE_WAIT_US);
             continue;
         }
-        g_mutex_unlock(&s->lock);
+        mutex_unlock(&s->lock);
         write_batch(s, due);
-        g_mutex_lock(&s->lock);
+        mutex_lock(&s->lock);
         done += due;
     }
     s->parked = true;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return NULL;
 }
 
 static void set_go(Memstress *s, bool go)
 {
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     __atomic_store_n(&s->go, go, __ATOMIC_RELAXED);
-    g_cond_broadcast(&s->cond);
+    cond_broadcast(&s->cond);
     while (!go && !s->parked) {
-        g_cond_wait(&s->cond, &s->lock);
+        cond_wait(&s->cond, &s->lock);
     }
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
 }
 
 /* Let the thread stand; when this returns nothing is written any more. */
@@ -198,9 +199,9 @@ static bool get_rate(DeviceState *dev, PropertyValue *value, Error **errp)
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     value->number = s->rate;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return true;
 }
 
@@ -208,10 +209,10 @@ static bool set_rate(DeviceState *dev, const PropertyValue *value, Error **errp)
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->rate = value->number;
-    g_cond_broadcast(&s->cond);
-    g_mutex_unlock(&s->lock);
+    cond_broadcast(&s->cond);
+    mutex_unlock(&s->lock);
     return true;
 }
 
@@ -219,9 +220,9 @@ static bool get_generation(DeviceState *dev, PropertyValue *value, Error **errp)
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     value->number = s->generation;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return true;
 }
 
@@ -229,9 +230,9 @@ static bool get_pages_written(DeviceState *dev, PropertyValue *value, Error **er
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     value->number = s->pages_written;
-    g_mutex_unlock(&s->lock);
+    mutex_unlock(&s->lock);
     return true;
 }
 
@@ -310,8 +311,8 @@ static void memstress_init(DeviceState *dev)
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_init(&s->lock);
-    g_cond_init(&s->cond);
+    mutex_init(&s->lock);
+    cond_init(&s->cond);
     s->rate = 1000;
     s->parked = true;
 }
@@ -320,8 +321,8 @@ static void memstress_finalize(DeviceState *dev)
 {
     Memstress *s = DEVICE_CAST(Memstress, dev);
 
-    g_mutex_clear(&s->lock);
-    g_cond_clear(&s->cond);
+    mutex_destroy(&s->lock);
+    cond_destroy(&s->cond);
     g_free(s->verify_detail);
 }
 
@@ -393,10 +394,10 @@ static void memstress_unrealize(DeviceState *dev)
 
     runstate_remove_notifier(run_state_changed, s);
     park(s);
-    g_mutex_lock(&s->lock);
+    mutex_lock(&s->lock);
     s->quit = true;
-    g_cond_broadcast(&s->cond);
-    g_mutex_unlock(&s->lock);
+    cond_broadcast(&s->cond);
+    mutex_unlock(&s->lock);
     g_thread_join(s->thread);
     if (s->memdev) {
         memory_backend_release(s->memdev);

@@ -18,6 +18,7 @@
 
 #include "system/memory.h"
 #include "util/bitmap.h"
+#include "util/mutex.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
@@ -361,8 +362,8 @@ typedef struct Stress {
     uint8_t *copies[BLOCKS_MAX];
     unsigned long *maps[BLOCKS_MAX];
     unsigned n;
-    GMutex lock;
-    GCond changed;
+    Mutex lock;
+    Cond changed;
     unsigned writing;           /* writers that are not held; under lock */
     int hold, quit;             /* atomic: writers stop at the gate; end */
     uint64_t writes;
@@ -404,32 +405,32 @@ static void gate(Stress *stress)
     if (!__atomic_load_n(&stress->hold, __ATOMIC_RELAXED)) {
         return;
     }
-    g_mutex_lock(&stress->lock);
+    mutex_lock(&stress->lock);
     stress->writing--;
-    g_cond_broadcast(&stress->changed);
+    cond_broadcast(&stress->changed);
     while (stress->hold) {
-        g_cond_wait(&stress->changed, &stress->lock);
+        cond_wait(&stress->changed, &stress->lock);
     }
     stress->writing++;
-    g_mutex_unlock(&stress->lock);
+    mutex_unlock(&stress->lock);
 }
 
 static void hold_writers(Stress *stress)
 {
-    g_mutex_lock(&stress->lock);
+    mutex_lock(&stress->lock);
     __atomic_store_n(&stress->hold, 1, __ATOMIC_RELAXED);
     while (stress->writing) {
-        g_cond_wait(&stress->changed, &stress->lock);
+        cond_wait(&stress->changed, &stress->lock);
     }
-    g_mutex_unlock(&stress->lock);
+    mutex_unlock(&stress->lock);
 }
 
 static void release_writers(Stress *stress)
 {
-    g_mutex_lock(&stress->lock);
+    mutex_lock(&stress->lock);
     __atomic_store_n(&stress->hold, 0, __ATOMIC_RELAXED);
-    g_cond_broadcast(&stress->changed);
-    g_mutex_unlock(&stress->lock);
+    cond_broadcast(&stress->changed);
+    mutex_unlock(&stress->lock);
 }
 
 static gpointer writer_thread(gpointer opaque)
@@ -504,8 +505,8 @@ static void case_stress(const Case *test, RAMBlock *unused)
     gint64 deadline = g_get_monotonic_time() + STRESS_US;
     uint64_t syncs = 0, copied = 0;
 
-    g_mutex_init(&stress.lock);
-    g_cond_init(&stress.changed);
+    mutex_init(&stress.lock);
+    cond_init(&stress.changed);
     stress.writing = G_N_ELEMENTS(threads);
     stress_begin(&stress);
     for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
@@ -532,8 +533,8 @@ static void case_stress(const Case *test, RAMBlock *unused)
         g_free(stress.copies[i]);
         g_free(stress.maps[i]);
     }
-    g_cond_clear(&stress.changed);
-    g_mutex_clear(&stress.lock);
+    cond_destroy(&stress.changed);
+    mutex_destroy(&stress.lock);
 }
 
 static const struct {

@@ -17,6 +17,7 @@
 #include "system/main-loop.h"
 #include "system/reset.h"
 #include "system/runstate.h"
+#include "util/mutex.h"
 
 #define CPUS 3
 #define DEADLINE_US (30 * G_USEC_PER_SEC)
@@ -31,7 +32,7 @@ static int64_t guest_us[CPUS];          /* time in the guest, of finished runs *
 static guint halts, kicks;              /* atomic */
 static uint64_t hardware_rip[CPUS];     /* what the accelerator would hold */
 static GPtrArray *events;
-static GMutex events_lock;
+static Mutex events_lock;
 
 /* ---- the accelerator ---- */
 
@@ -132,20 +133,20 @@ static const AccelClass fake_accel = {
 static void collect_event(const char *name, struct json_object *data, void *opaque)
 {
     json_object_put(data);
-    g_mutex_lock(&events_lock);
+    mutex_lock(&events_lock);
     g_ptr_array_add(events, g_strdup(name));
-    g_mutex_unlock(&events_lock);
+    mutex_unlock(&events_lock);
 }
 
 static char *take_events(void)
 {
     char *list;
 
-    g_mutex_lock(&events_lock);
+    mutex_lock(&events_lock);
     g_ptr_array_add(events, NULL);
     list = g_strjoinv(" ", (char **)events->pdata);
     g_ptr_array_set_size(events, 0);
-    g_mutex_unlock(&events_lock);
+    mutex_unlock(&events_lock);
     return list;
 }
 

@@ -14,6 +14,7 @@
 #include "system/bql.h"
 #include "tests/unit/dirty-conformance.h"
 #include "util/bswap.h"
+#include "util/mutex.h"
 
 #define OWN_SLOT 1000
 #define OWN_BYTES 0x40000u
@@ -37,7 +38,7 @@ static uint8_t *own;
 static CPUState cpu;
 static GThread *thread;
 static int stop;
-static GMutex mailbox_lock;
+static Mutex mailbox_lock;
 
 static int ram_mapped(const RAMRange *range, void *opaque, Error **errp)
 {
@@ -129,7 +130,7 @@ static void kvm_cpu_write(RAMBlock *block, uint64_t offset, uint64_t value)
     uint64_t *mail = (uint64_t *)(own + MAILBOX);
     int64_t end = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
 
-    g_mutex_lock(&mailbox_lock);
+    mutex_lock(&mailbox_lock);
     mail[1] = block->guest_addr + offset;
     mail[2] = value;
     __atomic_store_n(&mail[0], 1, __ATOMIC_SEQ_CST);
@@ -137,7 +138,7 @@ static void kvm_cpu_write(RAMBlock *block, uint64_t offset, uint64_t value)
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         sched_yield();
     }
-    g_mutex_unlock(&mailbox_lock);
+    mutex_unlock(&mailbox_lock);
 }
 
 static const TrackerUnderTest kvm_under_test = {
