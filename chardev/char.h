@@ -61,6 +61,11 @@ bool chardev_delete(const char *id, Error **errp);
 /* At the end of the program: remove all, whether used or not; the terminal becomes what it was. */
 void chardev_cleanup(void);
 
+/*
+ * From now on a front end that is connected to the mux @chr waits in the background when another has
+ * the terminal, instead of taking it.
+ */
+void chardev_mux_keep_focus(Chardev *chr);
 /* What Ctrl-A x does on a mux; without one it does nothing. */
 void chardev_mux_set_quit_handler(void (*quit)(void));
 

@@ -27,6 +27,7 @@ typedef struct MuxChardev {
     CharFrontend below;
     MuxFrontend slots[FRONTENDS_MAX];
     int focus;                  /* index into slots, or -1 */
+    bool keep_focus;            /* who has it keeps it when another comes */
     bool escaped;               /* the last character was Ctrl-A */
 } MuxChardev;
 
@@ -35,6 +36,12 @@ static void (*quit_handler)(void);
 void chardev_mux_set_quit_handler(void (*quit)(void))
 {
     quit_handler = quit;
+}
+
+void chardev_mux_keep_focus(Chardev *chr)
+{
+    g_assert(chardev_is_mux(chr));
+    ((MuxChardev *)chr)->keep_focus = true;
 }
 
 static MuxFrontend *focused(MuxChardev *mux)
@@ -227,7 +234,12 @@ static void mux_handlers_set(Chardev *chr, CharFrontend *fe)
     MuxChardev *mux = (MuxChardev *)chr;
 
     for (int i = 0; fe->read && i < FRONTENDS_MAX; i++) {
-        if (mux->slots[i].fe == fe) {
+        if (mux->slots[i].fe != fe) {
+            continue;
+        }
+        if (mux->keep_focus && mux->focus >= 0 && mux->focus != i) {
+            send_event(&mux->slots[i], CHR_EVENT_MUX_OUT);
+        } else {
             set_focus(mux, i);
         }
     }

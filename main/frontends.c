@@ -48,9 +48,6 @@ static int create_serial(unsigned n, const char *spec, Error **errp)
         error_propagate(errp, err);
         return err ? -1 : 0;
     }
-    if (g_str_has_prefix(spec, "mon:") && !monitor_init_opts(monitor, errp)) {
-        return -1;
-    }
     dev = device_new("isa-serial", NULL, errp);
     if (!dev) {
         return -1;
@@ -60,7 +57,11 @@ static int create_serial(unsigned n, const char *spec, Error **errp)
         device_delete(dev);
         return -1;
     }
-    return 0;
+    if (!g_str_has_prefix(spec, "mon:")) {
+        return 0;
+    }
+    chardev_mux_keep_focus(chr);
+    return monitor_init_opts(monitor, errp) ? 0 : -1;
 }
 
 static bool uses_terminal_as_monitor(const CommandLine *cl)

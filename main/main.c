@@ -215,7 +215,7 @@ static void end_machine(void)
     const AccelClass *klass = accel_current();
 
     migration_shutdown();
-    vm_stop(RUN_STATE_SHUTDOWN);
+    vm_shutdown();
     cpus_destroy();
     device_delete_all();
     machine_destroy();

@@ -183,21 +183,33 @@ void vm_start(void)
     cpus_resume_all();
 }
 
-void vm_stop(RunState state)
+/* Returns whether it ran until now. */
+static bool stop_quietly(RunState state)
 {
-    g_assert(bql_locked());
-    if (cpu_current()) {
-        system_vmstop_request(state);
-        return;
-    }
     if (!runstate_is_running()) {
-        return;
+        return false;
     }
     runstate_set(state);
     cpus_pause_all();
     tell_accel(false);
     notify_all(false);
-    qapi_event_send_stop();
+    return true;
+}
+
+void vm_stop(RunState state)
+{
+    g_assert(bql_locked());
+    if (cpu_current()) {
+        system_vmstop_request(state);
+    } else if (stop_quietly(state)) {
+        qapi_event_send_stop();
+    }
+}
+
+void vm_shutdown(void)
+{
+    g_assert(bql_locked());
+    stop_quietly(RUN_STATE_SHUTDOWN);
 }
 
 void vm_stop_force_state(RunState state)

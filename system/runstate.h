@@ -38,6 +38,8 @@ void vm_start(void);
 void vm_stop(RunState state);
 /* The same, and @state is taken even when the machine did not run. */
 void vm_stop_force_state(RunState state);
+/* At the end of the process, when the event SHUTDOWN has told all: stop without event STOP. */
+void vm_shutdown(void);
 
 /*
  * What the main loop does next; any thread. Asked on a vCPU's thread, that vCPU runs no further
