@@ -71,19 +71,42 @@ static int clear_pages(RAMBlock *block, uint64_t first, uint64_t n, bool discard
     return 0;
 }
 
+/*
+ * Length of the run of pages at @page, before @end, whose bits are all as @set says; looked up beside
+ * threads that change other bits.
+ */
+static uint64_t run_at(const unsigned long *map, uint64_t page, uint64_t end, bool set)
+{
+    uint64_t at = page;
+
+    while (at < end) {
+        unsigned long word = __atomic_load_n(&map[BIT_WORD(at)], __ATOMIC_ACQUIRE);
+        unsigned long other = (set ? ~word : word) >> (at % BITS_PER_LONG);
+
+        if (other) {
+            at += __builtin_ctzl(other);
+            break;
+        }
+        at += BITS_PER_LONG - at % BITS_PER_LONG;
+    }
+    return MIN(at, end) - page;
+}
+
 /* Clear the pages between @first and @end that may not be zero, memory and bits. */
 static int clear_marked(RamTarget *target, uint64_t first, uint64_t end, bool discard,
                         Error **errp)
 {
     unsigned long *map = target->maybe_nonzero;
-    unsigned long at = first, n;
 
-    while ((n = bitmap_next_run(map, end, at, &at))) {
-        bitmap_test_and_clear_atomic(map, at, n);
-        if (clear_pages(target->block, at, n, discard, errp) < 0) {
-            return -1;
+    for (uint64_t at = first, n; at < end; at += n) {
+        at += run_at(map, at, end, false);
+        n = run_at(map, at, end, true);
+        if (n) {
+            bitmap_test_and_clear_atomic(map, at, n);
+            if (clear_pages(target->block, at, n, discard, errp) < 0) {
+                return -1;
+            }
         }
-        at += n;
     }
     return 0;
 }
