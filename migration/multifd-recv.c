@@ -45,8 +45,8 @@ struct RecvSource {
     RecvChannel **channels;     /* by id */
     unsigned n;
     Mutex lock;
-    Cond progress;             /* for the loading thread */
-    Cond go_on;                /* for the channels */
+    Cond progress;              /* for the loading thread */
+    Cond go_on;                 /* for the channels */
     /* Under the lock: */
     unsigned at_sync;           /* channels that wait at their sync packet */
     uint64_t released;          /* syncs that are over */

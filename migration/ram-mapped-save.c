@@ -191,16 +191,19 @@ static int write_bitmap(MappedSink *sink, MappedBlock *mb, QIOChannel *ioc, Erro
 static int check_no_holes(const MappedBlock *mb, int fd, Error **errp)
 {
     unsigned long first = 0, n;
+    off_t hole = 0;                     /* there is none between the last run's beginning and here */
 
     while ((n = bitmap_next_run(mb->bitmap, mb->block->pages, first, &first))) {
         off_t start = mb->pages_offset + first * TARGET_PAGE_SIZE;
         off_t end = start + n * TARGET_PAGE_SIZE;
-        off_t hole = lseek(fd, start, SEEK_HOLE);
 
-        if (hole < 0 && errno != ENXIO) {
-            return 0;                   /* no such question on this file system */
+        if (hole < end) {
+            hole = lseek(fd, start, SEEK_HOLE);
+            if (hole < 0 && errno != ENXIO) {
+                return 0;               /* no such question on this file system */
+            }
+            hole = hole < 0 ? start : hole;
         }
-        hole = hole < 0 ? start : hole;
         if (hole < end) {
             uint64_t page = (hole - mb->pages_offset) / TARGET_PAGE_SIZE;
             if (!buffer_is_zero(mb->block->host + page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE)) {
