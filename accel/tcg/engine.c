@@ -43,6 +43,18 @@ static void hook_interrupt(uc_engine *uc, uint32_t vector, void *opaque)
     uc_emu_stop(uc);
 }
 
+/*
+ * Before every block, so also each time round a loop. The engine has just stored the instruction
+ * pointer, flags and registers, and looks for a stop between here and the block's first instruction.
+ */
+static void hook_block(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
+{
+    if (tcg.running && __atomic_load_n(&tcg.running->exit_request, __ATOMIC_RELAXED)) {
+        tcg.stopped = true;
+        uc_emu_stop(uc);
+    }
+}
+
 static int compare_ranges(const void *a, const void *b)
 {
     const RAMRange *x = a, *y = b;
@@ -100,7 +112,7 @@ static uc_err map_gaps(uc_engine *uc)
 
 static uc_err add_hooks(uc_engine *uc)
 {
-    uc_hook in, out, interrupt;
+    uc_hook in, out, interrupt, block;
     uc_err err = uc_hook_add(uc, &in, UC_HOOK_INSN, (void *)hook_in, NULL, 1, 0, UC_X86_INS_IN);
 
     if (err == UC_ERR_OK) {
@@ -108,6 +120,9 @@ static uc_err add_hooks(uc_engine *uc)
     }
     if (err == UC_ERR_OK) {
         err = uc_hook_add(uc, &interrupt, UC_HOOK_INTR, (void *)hook_interrupt, NULL, 1, 0);
+    }
+    if (err == UC_ERR_OK) {
+        err = uc_hook_add(uc, &block, UC_HOOK_BLOCK, (void *)hook_block, NULL, 1, 0);
     }
     return err;
 }
@@ -147,7 +162,7 @@ int tcg_engine_open(Error **errp)
     return 0;
 }
 
-/* On the vCPU's thread, so it does not run; a kick only looks at the engine while it does. */
+/* On the vCPU's thread, so it does not run. */
 void tcg_engine_close(void)
 {
     if (tcg.uc) {

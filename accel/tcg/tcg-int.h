@@ -7,7 +7,6 @@
 #ifndef ACCEL_TCG_INT_H
 #define ACCEL_TCG_INT_H
 
-#include <pthread.h>
 #include <unicorn/unicorn.h>
 #include "system/accel.h"
 
@@ -26,13 +25,9 @@ typedef struct TCG {
     X86Segment seg[SEG_COUNT];  /* as last known: the engine tells only selectors */
     int exception;              /* vector that the engine met and cannot deliver, or -1 */
 
-    /* Kicks; see tcg.c. */
-    pthread_mutex_t lock;
-    pthread_cond_t kicked;
-    pthread_t kicker;
-    bool running;               /* the vCPU is in uc_emu_start() */
-    bool stop_wanted;           /* a kick came while it was */
-    bool quit;
+    /* Only the vCPU's thread touches these. */
+    CPUState *running;          /* the vCPU while it is in uc_emu_start(), else NULL */
+    bool stopped;               /* it was left for an exit_request, before the block at RIP */
 
     AccelVMPart vm_state[VM_PARTS];
 } TCG;

@@ -5,9 +5,11 @@
  * the test guests are such. It starts in long mode only. Guest RAM is given to it by pointer; its stores
  * are plain stores of this process, which the pagemap tracker sees.
  *
- * Kicking. uc_emu_stop() does nothing when the engine has not quite started or is about to end, and
- * uc_emu_start() forgets a stop that came early. So a kick asks once at once, and the kicker thread
- * asks again every millisecond until the vCPU has come out. While nobody kicks, that thread sleeps.
+ * Kicking. uc_emu_stop() from another thread cannot be used: translated blocks jump to each other without
+ * storing the instruction pointer, and a stop from outside leaves it at some block that ran earlier,
+ * while all other registers and memory have gone on. So nobody stops the engine but the vCPU's own
+ * thread, in the hook at the start of every block, where everything is exact (engine.c). A kick is
+ * just cpu->exit_request. The hook costs nothing that can be measured beside the emulation.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,10 +18,7 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <string.h>
-#include <time.h>
 #include "accel/tcg/tcg-int.h"
-
-#define ASK_AGAIN_NS 1000000
 
 TCG tcg = { .exception = -1 };
 
@@ -66,69 +65,6 @@ static int parse_model(const char *cpu_model, Error **errp)
     return -1;
 }
 
-/* ---- kicks ---- */
-
-static void wait_ns(long ns)
-{
-    struct timespec until;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ns;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&tcg.kicked, &tcg.lock, &until);
-}
-
-static void *kicker_thread(void *opaque)
-{
-    pthread_mutex_lock(&tcg.lock);
-    while (!tcg.quit) {
-        if (!tcg.running || !tcg.stop_wanted) {
-            pthread_cond_wait(&tcg.kicked, &tcg.lock);
-            continue;
-        }
-        wait_ns(ASK_AGAIN_NS);
-        if (tcg.running && tcg.stop_wanted) {
-            uc_emu_stop(tcg.uc);
-        }
-    }
-    pthread_mutex_unlock(&tcg.lock);
-    return NULL;
-}
-
-static void tcg_vcpu_kick(CPUState *cpu)
-{
-    __atomic_store_n(&cpu->exit_request, 1, __ATOMIC_SEQ_CST);
-    pthread_mutex_lock(&tcg.lock);
-    if (tcg.running) {
-        tcg.stop_wanted = true;
-        uc_emu_stop(tcg.uc);
-        pthread_cond_signal(&tcg.kicked);
-    }
-    pthread_mutex_unlock(&tcg.lock);
-}
-
-/* Returns false when a kick came before the engine could start. */
-static bool enter(CPUState *cpu)
-{
-    pthread_mutex_lock(&tcg.lock);
-    tcg.running = !__atomic_load_n(&cpu->exit_request, __ATOMIC_SEQ_CST);
-    tcg.stop_wanted = false;
-    pthread_mutex_unlock(&tcg.lock);
-    return tcg.running;
-}
-
-/* Returns whether the engine was asked to stop. */
-static bool leave(void)
-{
-    pthread_mutex_lock(&tcg.lock);
-    bool stopped = tcg.stop_wanted;
-    tcg.running = false;
-    tcg.stop_wanted = false;
-    pthread_mutex_unlock(&tcg.lock);
-    return stopped;
-}
-
 /* ---- the vCPU ---- */
 
 static CPUExit cannot_go_on(CPUState *cpu, uc_err err)
@@ -143,6 +79,11 @@ static CPUExit cannot_go_on(CPUState *cpu, uc_err err)
     return CPU_EXIT_STOPPED;
 }
 
+static void tcg_vcpu_kick(CPUState *cpu)
+{
+    __atomic_store_n(&cpu->exit_request, 1, __ATOMIC_SEQ_CST);
+}
+
 static CPUExit tcg_vcpu_exec(CPUState *cpu)
 {
     if (tcg.cannot_run || !tcg.uc) {
@@ -152,17 +93,15 @@ static CPUExit tcg_vcpu_exec(CPUState *cpu)
     if (tcg.halted) {
         return CPU_EXIT_HALTED;
     }
-    if (!enter(cpu)) {
-        return CPU_EXIT_AGAIN;
-    }
+    tcg.running = cpu;
+    tcg.stopped = false;
     uc_err err = uc_emu_start(tcg.uc, tcg_reg(UC_X86_REG_RIP), 0, 0, 0);
-    bool stopped = leave();
+    tcg.running = NULL;
 
     if (err != UC_ERR_OK || tcg.exception >= 0) {
         return cannot_go_on(cpu, err);
     }
-    /* A stop that comes just after HLT hides it; the guest's loop will execute another. */
-    if (!stopped && tcg_stands_after_hlt()) {
+    if (!tcg.stopped && tcg_stands_after_hlt()) {
         tcg.halted = true;
         return CPU_EXIT_HALTED;
     }
@@ -212,25 +151,6 @@ static void tcg_reset(void)
     memset(tcg.vm_state, 0, sizeof(tcg.vm_state));
 }
 
-static int start_kicker(Error **errp)
-{
-    pthread_condattr_t attr;
-
-    pthread_mutex_init(&tcg.lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&tcg.kicked, &attr);
-    pthread_condattr_destroy(&attr);
-    tcg.quit = false;
-
-    int err = pthread_create(&tcg.kicker, NULL, kicker_thread, NULL);
-    if (err) {
-        error_setg_errno(errp, err, "cannot start the thread that stops the emulation");
-        return -1;
-    }
-    return 0;
-}
-
 static int tcg_init(struct json_object *opts, const char *cpu_model, unsigned cpus, Error **errp)
 {
     if (opts) {
@@ -240,7 +160,7 @@ static int tcg_init(struct json_object *opts, const char *cpu_model, unsigned cp
             return -1;
         }
     }
-    if (parse_model(cpu_model, errp) < 0 || start_kicker(errp) < 0) {
+    if (parse_model(cpu_model, errp) < 0) {
         return -1;
     }
     tcg.ram = g_array_new(FALSE, FALSE, sizeof(RAMRange));
@@ -251,13 +171,6 @@ static int tcg_init(struct json_object *opts, const char *cpu_model, unsigned cp
 
 static void tcg_cleanup(void)
 {
-    pthread_mutex_lock(&tcg.lock);
-    tcg.quit = true;
-    pthread_cond_signal(&tcg.kicked);
-    pthread_mutex_unlock(&tcg.lock);
-    pthread_join(tcg.kicker, NULL);
-    pthread_cond_destroy(&tcg.kicked);
-    pthread_mutex_destroy(&tcg.lock);
     g_clear_pointer(&tcg.ram, g_array_unref);
     g_clear_pointer(&tcg.cannot_run, g_free);
 }

@@ -209,6 +209,117 @@ static void test_guest_segments(void)
     g_assert_cmphex(env->seg[SEG_GS].selector, ==, 0);
 }
 
+/*
+ * A guest that knows what it has done: RBX counts rounds, and after each round the counter in memory,
+ * the sum of two branches' counters, a lane of XMM0 and the top of the x87 stack must be equal to it,
+ * and the stack pointer must be back. Between, it recurses, keeps conditions and the direction flag
+ * over the borders of blocks, and reads the clock. RDI points to: the counter, the number of the check
+ * that failed, room for FISTP, the stack pointer.
+ */
+static const uint8_t careful_code[] = {
+    0x48, 0x89, 0x67, 0x18, 0xdb, 0xe3,        /* mov [rdi+0x18], rsp; fninit */
+    0xd9, 0xee, 0x66, 0x0f, 0xef, 0xc0,        /* fldz; pxor xmm0, xmm0 */
+    0xb8, 0x01, 0x00, 0x00, 0x00,              /* mov eax, 0x1 */
+    0x66, 0x4c, 0x0f, 0x6e, 0xc8,              /* movq xmm9, rax */
+    0x48, 0xff, 0xc3, 0x48, 0x89, 0xde,        /* loop: inc rbx; mov rsi, rbx */
+    0x48, 0x83, 0xe6, 0x07, 0x49, 0x89, 0xf2,  /* and rsi, 0x7; mov r10, rsi */
+    0xe8, 0xc1, 0x00, 0x00, 0x00,              /* call sum */
+    0x49, 0x8d, 0x4a, 0x01,                    /* lea rcx, [r10+0x1] */
+    0x49, 0x0f, 0xaf, 0xca, 0x48, 0xd1, 0xe9,  /* imul rcx, r10; shr rcx, 1 */
+    0xba, 0x01, 0x00, 0x00, 0x00,              /* mov edx, 0x1 */
+    0x48, 0x39, 0xc8,                          /* cmp rax, rcx */
+    0x0f, 0x85, 0xa2, 0x00, 0x00, 0x00,        /* jne bad */
+    0x0f, 0x31, 0xa8, 0x04, 0x74, 0x05,        /* rdtsc; test al, 0x4; je 0x4c */
+    0x49, 0xff, 0xc0, 0xeb, 0x03,              /* inc r8; jmp 0x4f */
+    0x49, 0xff, 0xc1, 0x4b, 0x8d, 0x04, 0x08,  /* inc r9; lea rax, [r8+r9*1] */
+    0xba, 0x02, 0x00, 0x00, 0x00,              /* mov edx, 0x2 */
+    0x48, 0x39, 0xd8,                          /* cmp rax, rbx */
+    0x0f, 0x85, 0x82, 0x00, 0x00, 0x00,        /* jne bad */
+    0x49, 0x89, 0xdb, 0x41, 0x83, 0xe3, 0x01,  /* mov r11, rbx; and r11d, 0x1 */
+    0x41, 0x83, 0xfb, 0x01, 0xeb, 0x00,        /* cmp r11d, 0x1; jmp 0x6e */
+    0x0f, 0x94, 0xc1, 0x0f, 0xb6, 0xc9,        /* sete cl; movzx ecx, cl */
+    0xba, 0x03, 0x00, 0x00, 0x00,              /* mov edx, 0x3 */
+    0x44, 0x39, 0xd9, 0x75, 0x65,              /* cmp ecx, r11d; jne bad */
+    0x66, 0x41, 0x0f, 0xd4, 0xc1, 0xeb, 0x00,  /* paddq xmm0, xmm9; jmp 0x85 */
+    0x66, 0x48, 0x0f, 0x7e, 0xc0,              /* movq rax, xmm0 */
+    0xba, 0x04, 0x00, 0x00, 0x00,              /* mov edx, 0x4 */
+    0x48, 0x39, 0xd8, 0x75, 0x4f, 0xd9, 0xe8,  /* cmp rax, rbx; jne bad; fld1 */
+    0xeb, 0x00, 0xde, 0xc1, 0xd9, 0xc0,        /* jmp 0x98; faddp st(1), st; fld st(0) */
+    0xeb, 0x00, 0xdf, 0x7f, 0x10,              /* jmp 0x9e; fistp [rdi+0x10] */
+    0xba, 0x05, 0x00, 0x00, 0x00,              /* mov edx, 0x5 */
+    0x48, 0x39, 0x5f, 0x10, 0x75, 0x37,        /* cmp [rdi+0x10], rbx; jne bad */
+    0x48, 0x8d, 0x77, 0x10, 0xfd, 0xeb, 0x00,  /* lea rsi, [rdi+0x10]; std; jmp 0xb3 */
+    0x48, 0xad, 0xeb, 0x00, 0xfc,              /* lods rax, [rsi]; jmp 0xb7; cld */
+    0x48, 0x8d, 0x4f, 0x08,                    /* lea rcx, [rdi+0x8] */
+    0xba, 0x06, 0x00, 0x00, 0x00,              /* mov edx, 0x6 */
+    0x48, 0x39, 0xce, 0x75, 0x1d,              /* cmp rsi, rcx; jne bad */
+    0xba, 0x07, 0x00, 0x00, 0x00,              /* mov edx, 0x7 */
+    0x48, 0x39, 0x67, 0x18, 0x75, 0x12,        /* cmp [rdi+0x18], rsp; jne bad */
+    0x48, 0xff, 0x07,                          /* inc [rdi] */
+    0xba, 0x08, 0x00, 0x00, 0x00,              /* mov edx, 0x8 */
+    0x48, 0x39, 0x1f, 0x75, 0x05,              /* cmp [rdi], rbx; jne bad */
+    0xe9, 0x33, 0xff, 0xff, 0xff,              /* jmp loop */
+    0x48, 0x89, 0x57, 0x08, 0xeb, 0xfe,        /* bad: mov [rdi+0x8], rdx; jmp 0xe7 */
+    0x31, 0xc0, 0x48, 0x85, 0xf6, 0x74, 0x0d,  /* sum: xor eax, eax; test rsi, rsi; je 0xfd */
+    0x56, 0x48, 0xff, 0xce,                    /* push rsi; dec rsi */
+    0xe8, 0xf0, 0xff, 0xff, 0xff, 0x59,        /* call sum; pop rcx */
+    0x48, 0x01, 0xc8, 0xc3,                    /* add rax, rcx; ret */
+};
+
+static bool is_wrong(CPUState *cpu, const uint8_t *data)
+{
+    return cpu->stop || __atomic_load_n((const uint64_t *)(data + 8), __ATOMIC_ACQUIRE);
+}
+
+/* Let the guest run until the counter is beyond @count, and then stop it anywhere. */
+static void run_beyond(CPUState *cpu, const uint8_t *data, uint64_t count)
+{
+    int64_t end = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+
+    cpus_resume_all();
+    bql_unlock();
+    while (__atomic_load_n((const uint64_t *)data, __ATOMIC_ACQUIRE) <= count &&
+           !is_wrong(cpu, data)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        sched_yield();
+    }
+    for (int spins = g_test_rand_int_range(0, 3000); spins; spins--) {
+        __asm__ volatile("pause");
+    }
+    bql_lock();
+    g_assert_false(cpu->stop);
+    cpus_pause_all();
+}
+
+/* Stopped anywhere, and gone on in a new engine with the state that was read. */
+static void test_stop_is_exact(void)
+{
+    enum { STOPS = 600 };
+    CPUState *cpu = cpu_get(0);
+    uint8_t *data = harness_low->host + 0x200000;
+    unsigned elsewhere = 0;
+    uint64_t last_rip = 0;
+
+    memset(data, 0, 32);
+    harness_load_code(cpu, 0x100000, careful_code, sizeof(careful_code));
+    cpu->env.regs[R_RSP] = 0x300000;
+    cpu->env.regs[R_RDI] = 0x200000;
+    harness_push(cpu);
+    for (int i = 0; i < STOPS; i++) {
+        run_beyond(cpu, data, ldq_le_p(data) + g_test_rand_int_range(0, 5));
+        harness_sync(cpu);
+        elsewhere += cpu->env.rip != last_rip;
+        last_rip = cpu->env.rip;
+        g_assert_cmphex(cpu->env.rip - 0x100000, <, sizeof(careful_code));
+        g_assert_cmpuint(ldq_le_p(data + 8), ==, 0);
+        if (i % 4) {
+            harness_push(cpu);
+        }
+    }
+    /* The stops were spread over the code, else they have not tested much. */
+    g_assert_cmpuint(elsewhere, >, STOPS / 4);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -221,6 +332,7 @@ int main(int argc, char **argv)
     g_test_add_func("/tcg/halt", test_halt);
     g_test_add_func("/tcg/real-mode", test_real_mode);
     g_test_add_func("/tcg/guest-segments", test_guest_segments);
+    g_test_add_func("/tcg/stop-is-exact", test_stop_is_exact);
     int ret = g_test_run();
     harness_destroy();
     bql_unlock();
