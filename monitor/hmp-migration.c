@@ -390,6 +390,9 @@ void hmp_info_migrate(Monitor *mon, HMPArgs *args)
     if (info->ram) {
         info_ram(mon, info->ram);
     }
+    if (info->has_channels) {
+        monitor_printf(mon, "multifd channels: %u\n", info->channels);
+    }
     if (info->has_cpu_throttle_percentage) {
         monitor_printf(mon, "cpu throttle percentage: %" PRIu64 "\n",
                        info->cpu_throttle_percentage);
