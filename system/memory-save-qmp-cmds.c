@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "io/fd-resolver.h"
 #include "system/cpus.h"
 #include "system/memory.h"
 #include "system/page-walk.h"
@@ -112,9 +113,8 @@ static void save(const Source *source, const char *filename, Error **errp)
                    source->size);
         return;
     }
-    fd = open(filename, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    fd = io_open(filename, O_WRONLY | O_CREAT | O_TRUNC, 0666, errp);
     if (fd < 0) {
-        error_setg_errno(errp, errno, "Could not open '%s'", filename);
         return;
     }
     ret = copy_to_fd(source, fd, filename, errp);

@@ -19,6 +19,7 @@
 #include "hw/x86/boot.h"
 #include "hw/x86/vmstate.h"
 #include "hw/x86/microvm.h"
+#include "io/fd-resolver.h"
 #include "system/cpus.h"
 #include "system/memory.h"
 #include "system/reset.h"
@@ -98,14 +99,18 @@ static int microvm_init(Machine *machine, Error **errp)
 static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes, bool prefix,
                          Error **errp)
 {
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    int fd = io_open(name, O_RDONLY, 0, errp);
     g_autofree uint8_t *data = NULL;
     size_t size, done = 0;
     struct stat st;
     ssize_t n;
 
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        error_setg_errno(errp, errno, "Could not open %s '%s'", what, name);
+    if (fd < 0) {
+        error_prepend(errp, "Could not load the %s: ", what);
+        return NULL;
+    }
+    if (fstat(fd, &st) < 0) {
+        error_setg_errno(errp, errno, "Could not examine %s '%s'", what, name);
         goto out;
     }
     if (!S_ISREG(st.st_mode) && !(prefix && S_ISBLK(st.st_mode))) {
@@ -134,9 +139,7 @@ static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes,
     return g_bytes_new_take(g_steal_pointer(&data), done);
 
 out:
-    if (fd >= 0) {
-        close(fd);
-    }
+    close(fd);
     return NULL;
 }
 

@@ -128,7 +128,7 @@ def test_daemonize():
 def test_daemonize_failure():
     status, out, err = finish(ferry('-daemonize', '-kernel', 'absent', '-pidfile', 'pid'))
     assert status == 1
-    assert err == ("ferry-system-x86_64: Could not open kernel 'absent': "
+    assert err == ("ferry-system-x86_64: Could not load the kernel: Could not open 'absent': "
                    "No such file or directory\n"), err
     assert not os.path.exists(path('pid'))
 

@@ -54,7 +54,7 @@ static const struct {
     { "-machine microvm,rtc=off", "Property 'rtc' is not known to -machine" },
     { "-accel warp", "invalid accelerator warp" },
     { "-accel qtest -kernel /nonexistent/kernel",
-      "Could not open kernel '/nonexistent/kernel': No such file or directory" },
+      "Could not load the kernel: Could not open '/nonexistent/kernel': No such file or directory" },
     { "-accel qtest -smp 0", "Invalid CPU topology: CPU topology parameters must be greater than zero" },
     { "-accel qtest -m 1k",
       "Machine type microvm needs at least 2 MiB of RAM, not 4096 bytes" },
