@@ -5,8 +5,8 @@
  * into chunks that the file owns and become pieces there; guest pages are pieces of guest memory
  * and are copied by nobody. A piece that continues the one before it in memory extends it, so
  * headers put one after the other and runs of pages cost one entry. A batch is written when it has
- * BATCH_PIECES entries or BATCH_BYTES bytes: few enough bytes that pages which zero detection has
- * just read are still in the CPU's cache when the kernel copies them.
+ * BATCH_PIECES entries (all that one call takes) or BATCH_BYTES bytes: the larger it is, the longer
+ * sender and receiver copy side by side. Measured, 512 KiB cost a tenth more CPU time on both sides.
  *
  * A thread that holds the big lock (device state being saved) must not wait for a peer: then
  * nothing is written, the batch grows, and the next mfile_flush() without the lock writes it.
@@ -26,7 +26,7 @@
 #include "util/iov.h"
 
 #define BATCH_PIECES 1024
-#define BATCH_BYTES (512 * 1024)
+#define BATCH_BYTES (2 * 1024 * 1024)
 #define CHUNK_BYTES (64 * 1024)
 /* From here on a buffer is written in place of being copied. */
 #define COPY_MAX_BYTES (32 * 1024)
