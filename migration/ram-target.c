@@ -3,6 +3,9 @@
  * page that is loaded: a zero page outside it costs one bit test and no memory access. named gains
  * every page that the source names; what may not be zero at the end and was not named is memory
  * that the source never touched, and is cleared.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "migration/ram-target.h"
 

@@ -40,7 +40,7 @@ def make_save(directory, name, config, offset=0):
          "-machine", "microvm,memory-backend=ram", "-uuid", "00112233-4455-6677-8899-aabbccddeeff",
          "-qmp", f"unix:{sock},server=on,wait=off"], stdin=subprocess.DEVNULL)
     try:
-        qmp = QMP(sock, lambda: None)
+        qmp = QMP(sock)
         qmp.command("migrate", channels=[{"channel-type": "main", "addr": {
             "transport": "file", "filename": path, "offset": offset}}],
             config=dict(config, **{"validate-uuid": True}))

@@ -5,19 +5,20 @@ Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import fcntl
-import json
 import os
 import pty
 import re
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import termios
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'bench'))
+from lib.qmp import QMP  # noqa: E402
 
 FERRY = sys.argv[1]
 DEADLINE_S = 60
@@ -53,39 +54,7 @@ def eventually(condition, what):
         select.select([], [], [], 0.01)
 
 
-class Qmp:
-    """A client of a UNIX socket on which the program listens."""
-
-    def __init__(self, name):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(DEADLINE_S)
-        eventually(lambda: os.path.exists(path(name)), 'socket ' + name)
-        self.sock.connect(path(name))
-        self.lines = self.sock.makefile('r')
-        self.events = []
-        assert 'QMP' in json.loads(self.lines.readline())
-        self.command('qmp_capabilities')
-
-    def command(self, name, **arguments):
-        self.sock.sendall(json.dumps({'execute': name, 'arguments': arguments}).encode())
-        while True:
-            message = json.loads(self.lines.readline())
-            if 'event' in message:
-                self.events.append(message['event'])
-            else:
-                assert 'return' in message, message
-                return message['return']
-
-    def rest(self):
-        """Events until the other side closes."""
-        for line in self.lines:
-            message = json.loads(line)
-            if 'event' in message:
-                self.events.append(message['event'])
-        return self.events
-
-
-QMP = ['-qmp', 'unix:qmp,server=on,wait=off']
+LISTEN = ['-qmp', 'unix:qmp,server=on,wait=off']
 
 
 def is_alive(pid):
@@ -104,7 +73,7 @@ def test_daemonize():
     assert (status, out, err) == (0, '', ''), (status, out, err)
     pid = int(open(path('pid')).read())
     try:
-        qmp = Qmp('qmp')
+        qmp = QMP(path('qmp'))
         assert qmp.command('query-status') == {'running': True, 'status': 'running'}
         assert os.readlink(f'/proc/{pid}/cwd') == '/'
         assert os.getsid(pid) != os.getsid(0)
@@ -136,8 +105,8 @@ def test_daemonize_failure():
 def test_signals():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # -no-shutdown does not keep a process that a signal is to end.
-        process = ferry('-pidfile', 'pid', '-no-shutdown', *QMP)
-        qmp = Qmp('qmp')
+        process = ferry('-pidfile', 'pid', '-no-shutdown', *LISTEN)
+        qmp = QMP(path('qmp'))
         process.send_signal(number)
         assert qmp.rest() == ['SHUTDOWN'], qmp.events
         status, _, err = finish(process)
@@ -151,9 +120,9 @@ def test_signals():
 def test_add_fd():
     with open(path('data'), 'w+') as data:
         fd = data.fileno()
-        process = ferry('-add-fd', f'fd={fd},set=2,opaque=first', '-add-fd', f'fd={fd},set=3', *QMP,
-                        pass_fds=[fd])
-        qmp = Qmp('qmp')
+        process = ferry('-add-fd', f'fd={fd},set=2,opaque=first', '-add-fd', f'fd={fd},set=3',
+                        *LISTEN, pass_fds=[fd])
+        qmp = QMP(path('qmp'))
         sets = qmp.command('query-fdsets')
         assert sorted(s['fdset-id'] for s in sets) == [2, 3], sets
         assert [f['opaque'] for s in sets for f in s['fds'] if 'opaque' in f] == ['first'], sets
@@ -168,8 +137,8 @@ def test_add_fd():
 
 def test_names():
     process = ferry('-name', 'guest=one,process=vmm one', '-uuid',
-                    '00112233-4455-6677-8899-AABBCCDDEEFF', '-msg', 'timestamp,guest-name', *QMP)
-    qmp = Qmp('qmp')
+                    '00112233-4455-6677-8899-AABBCCDDEEFF', '-msg', 'timestamp,guest-name', *LISTEN)
+    qmp = QMP(path('qmp'))
     assert qmp.command('query-name') == {'name': 'one'}
     assert qmp.command('query-uuid') == {'UUID': '00112233-4455-6677-8899-aabbccddeeff'}
     assert open(f'/proc/{process.pid}/comm').read() == 'vmm one\n'
@@ -183,8 +152,8 @@ def test_names():
 
 
 def serial_ports(*args):
-    process = ferry(*args, *QMP)
-    qmp = Qmp('qmp')
+    process = ferry(*args, *LISTEN)
+    qmp = QMP(path('qmp'))
     chardevs = {c['label']: c['filename'] for c in qmp.command('query-chardev')}
     devices = [d for d in qmp.command('qom-list', path='/machine/unattached')
                if 'serial' in d['type']]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: figures, host, QMP, machines, moves, fio.
+"""What the benchmarks share: figures, host, lines, QMP, machines, moves, fio.
 
 Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later

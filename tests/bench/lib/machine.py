@@ -5,12 +5,12 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 
 from . import BenchError, host
+from .lines import Lines
 from .qmp import QMP
 
 # More than any channel can do.
@@ -151,42 +151,22 @@ class Serial:
     """The guest's serial port as a stream of lines, each wait with a deadline."""
 
     def __init__(self, machine, timeout=30):
-        path = machine.path("serial")
-        self.sock = socket.socket(socket.AF_UNIX)
-        end = time.monotonic() + timeout
-        while True:
-            try:
-                self.sock.connect(path)
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                if time.monotonic() > end:
-                    raise BenchError(f"nobody listens on {path}") from None
-                time.sleep(0.005)
-        self.buffer = b""
+        self.lines = Lines(machine.path("serial"), "the guest's serial port", timeout,
+                           machine.must_live)
 
     def send(self, text):
-        self.sock.sendall(text.encode())
+        self.lines.send(text.encode())
 
     def wait(self, wanted, timeout=60):
         """The next line that holds one of the strings @wanted; those before it are skipped."""
         end = time.monotonic() + timeout
         while True:
-            while b"\n" in self.buffer:
-                line, self.buffer = self.buffer.split(b"\n", 1)
-                line = line.decode("utf-8", "replace").strip()
-                if any(w in line for w in wanted):
-                    return line
-            left = end - time.monotonic()
-            if left <= 0:
-                raise BenchError(f"the guest did not say {' or '.join(wanted)} in time")
-            self.sock.settimeout(left)
             try:
-                data = self.sock.recv(65536)
-            except TimeoutError:
-                continue
-            if not data:
-                raise BenchError("the guest's serial port was closed")
-            self.buffer += data
+                line = self.lines.line(end).decode("utf-8", "replace").strip()
+            except BenchError as e:
+                raise BenchError(f"the guest did not say {' or '.join(wanted)}: {e}") from None
+            if any(w in line for w in wanted):
+                return line
 
     def close(self):
-        self.sock.close()
+        self.lines.close()

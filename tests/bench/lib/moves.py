@@ -33,15 +33,19 @@ def over_socket(line, source_memory, target_memory, capabilities=(), parameters=
         return Result(seconds, cpu, source.qmp.command("query-migrate"))
 
 
-def save_machine(machine, path, capabilities=(), parameters=None):
-    """Save a machine that is there into a new file."""
+def _file_move(machine, command, path, capabilities, parameters):
     machine.prepare(capabilities, parameters)
     host.settle()
     watch = host.Stopwatch(machine.pid)
-    machine.qmp.command("migrate", uri="file:" + path)
+    machine.qmp.command(command, uri="file:" + path)
     machine.wait_moved()
     seconds, cpu = watch.stop()
     return Result(seconds, cpu, machine.qmp.command("query-migrate"))
+
+
+def save_machine(machine, path, capabilities=(), parameters=None):
+    """Save a machine that is there into a new file."""
+    return _file_move(machine, "migrate", path, capabilities, parameters)
 
 
 def save(line, memory, path, capabilities=(), parameters=None):
@@ -51,13 +55,7 @@ def save(line, memory, path, capabilities=(), parameters=None):
 
 def restore_machine(machine, path, capabilities=(), parameters=None):
     """Fill a machine that waits for it from a file."""
-    machine.prepare(capabilities, parameters)
-    host.settle()
-    watch = host.Stopwatch(machine.pid)
-    machine.qmp.command("migrate-incoming", uri="file:" + path)
-    machine.wait_moved()
-    seconds, cpu = watch.stop()
-    return Result(seconds, cpu, machine.qmp.command("query-migrate"))
+    return _file_move(machine, "migrate-incoming", path, capabilities, parameters)
 
 
 def restore(line, memory, path, capabilities=(), parameters=None):

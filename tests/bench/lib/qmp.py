@@ -4,71 +4,47 @@ Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
-import socket
 import time
 
 from . import BenchError
+from .lines import Closed, Lines
 
 TIMEOUT_S = 60
 
 
 class QMP:
-    def __init__(self, path, alive, timeout=TIMEOUT_S):
+    def __init__(self, path, alive=lambda: None, timeout=TIMEOUT_S):
         """
-        Connect to the socket at @path as soon as somebody listens there. @alive is called between
-        attempts and raises when nobody ever will.
+        Connect to the socket at @path as soon as somebody listens there, and negotiate. @alive is
+        called between attempts and raises when nobody ever will.
         """
-        end = time.monotonic() + timeout
-        self.sock = socket.socket(socket.AF_UNIX)
-        while True:
-            try:
-                self.sock.connect(path)
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                alive()
-                if time.monotonic() > end:
-                    raise BenchError(f"nobody listens on {path}") from None
-                time.sleep(0.005)
-        self.buffer = b""
+        self.lines = Lines(path, "the monitor", timeout, alive)
         self.events = []
-        self._message(end)
+        self.greeting = self._message(time.monotonic() + timeout)["QMP"]
         self.command("qmp_capabilities")
 
     def _message(self, end):
-        while b"\n" not in self.buffer:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise BenchError("no answer on QMP within the time limit")
-            self.sock.settimeout(left)
-            try:
-                data = self.sock.recv(65536)
-            except TimeoutError:
-                raise BenchError("no answer on QMP within the time limit") from None
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise BenchError("the machine closed its monitor")
-            self.buffer += data
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return json.loads(line)
+        return json.loads(self.lines.line(end))
+
+    def answer(self, message, timeout=TIMEOUT_S):
+        """Send any JSON value; the whole response, an error too. Events are kept for event()."""
+        self.lines.send(json.dumps(message).encode() + b"\n")
+        end = time.monotonic() + timeout
+        while "event" in (answer := self._message(end)):
+            self.events.append(answer)
+        return answer
 
     def command(self, name, timeout=TIMEOUT_S, **arguments):
         """Returns what the command returned; arguments with `_` for `-`."""
         message = {"execute": name}
         if arguments:
             message["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
-        self.sock.sendall(json.dumps(message).encode() + b"\n")
-        end = time.monotonic() + timeout
-        while True:
-            answer = self._message(end)
-            if "event" in answer:
-                self.events.append(answer)
-            elif "error" in answer:
-                raise BenchError(f"{name}: {answer['error']['desc']}")
-            else:
-                return answer["return"]
+        answer = self.answer(message, timeout)
+        if "error" in answer:
+            raise BenchError(f"{name}: {answer['error']['desc']}")
+        return answer["return"]
 
-    def event(self, names, timeout):
+    def event(self, names, timeout=TIMEOUT_S):
         """The next event of one of these names, also one that came before."""
         end = time.monotonic() + timeout
         while True:
@@ -80,5 +56,16 @@ class QMP:
             if "event" in message:
                 self.events.append(message)
 
+    def rest(self, timeout=TIMEOUT_S):
+        """The names of all events that nobody took, up to the end of the connection."""
+        end = time.monotonic() + timeout
+        try:
+            while True:
+                message = self._message(end)
+                if "event" in message:
+                    self.events.append(message)
+        except Closed:
+            return [event["event"] for event in self.events]
+
     def close(self):
-        self.sock.close()
+        self.lines.close()
