@@ -96,7 +96,7 @@ static uint64_t number_max(const Property *prop)
     }
 }
 
-static void store_in_field(DeviceState *dev, const Property *prop, const PropertyValue *value)
+void device_store_property(DeviceState *dev, const Property *prop, const PropertyValue *value)
 {
     void *field = (char *)dev + prop->offset;
 
@@ -186,7 +186,7 @@ static bool store(DeviceState *dev, const Property *prop, const PropertyValue *v
     if (prop->set) {
         return prop->set(dev, value, errp);
     }
-    store_in_field(dev, prop, value);
+    device_store_property(dev, prop, value);
     return true;
 }
 

@@ -67,32 +67,11 @@ DeviceState *device_find(const char *id_or_path)
 static void set_defaults(DeviceState *dev)
 {
     for (const Property *prop = dev->klass->properties; prop && prop->name; prop++) {
-        void *field = (char *)dev + prop->offset;
-
-        if (prop->set || prop->get) {
-            continue;
-        }
-        switch (prop->type) {
-        case PROP_BOOL:
-            *(bool *)field = prop->default_number;
-            break;
-        case PROP_UINT8:
-            *(uint8_t *)field = prop->default_number;
-            break;
-        case PROP_UINT16:
-            *(uint16_t *)field = prop->default_number;
-            break;
-        case PROP_UINT32:
-            *(uint32_t *)field = prop->default_number;
-            break;
-        case PROP_UINT64:
-        case PROP_SIZE:
-            *(uint64_t *)field = prop->default_number;
-            break;
-        case PROP_STR:
-        case PROP_CHARDEV:
-        case PROP_MEMDEV:
-            break;
+        if (!prop->set && !prop->get) {
+            PropertyValue value = {
+                .boolean = prop->default_number, .number = prop->default_number,
+            };
+            device_store_property(dev, prop, &value);
         }
     }
 }

@@ -213,4 +213,10 @@ DeviceState *device_add(struct json_object *options, bool hotplug, Error **errp)
  */
 bool device_add_text(const char *text, char **help, Error **errp);
 
+/*
+ * Store @value, already checked, in the field of @prop, which has neither get() nor set(). Strings are
+ * copied; what the field held is freed. For device.c and device-property.c.
+ */
+void device_store_property(DeviceState *dev, const Property *prop, const PropertyValue *value);
+
 #endif

@@ -105,34 +105,23 @@ const VMStateInfo vmstate_info_unused_buffer = {
     .name = "unused_buffer", .get = get_unused_buffer, .put = put_unused_buffer,
 };
 
-GET(uint32_equal)
-{
-    uint32_t got = mfile_get_be32(f);
-    uint32_t have = *(uint32_t *)value;
+/* An integer that is only compared with what the machine has. */
+#define EQUAL(name_, type_, wire_) \
+    GET(name_##_equal) \
+    { \
+        type_ got = mfile_get_##wire_(f); \
+        type_ have = *(type_ *)value; \
+        \
+        if (got != have && !mfile_has_error(f)) { \
+            error_setg(errp, "the stream says %" PRIu64 ", this machine has %" PRIu64, \
+                       (uint64_t)got, (uint64_t)have); \
+            return -1; \
+        } \
+        return 0; \
+    } \
+    const VMStateInfo vmstate_info_##name_##_equal = { \
+        .name = #name_ " equal", .get = get_##name_##_equal, .put = put_##name_, \
+    };
 
-    if (got != have && !mfile_has_error(f)) {
-        error_setg(errp, "the stream says %" PRIu32 ", this machine has %" PRIu32, got, have);
-        return -1;
-    }
-    return 0;
-}
-
-const VMStateInfo vmstate_info_uint32_equal = {
-    .name = "uint32 equal", .get = get_uint32_equal, .put = put_uint32,
-};
-
-GET(uint64_equal)
-{
-    uint64_t got = mfile_get_be64(f);
-    uint64_t have = *(uint64_t *)value;
-
-    if (got != have && !mfile_has_error(f)) {
-        error_setg(errp, "the stream says %" PRIu64 ", this machine has %" PRIu64, got, have);
-        return -1;
-    }
-    return 0;
-}
-
-const VMStateInfo vmstate_info_uint64_equal = {
-    .name = "uint64 equal", .get = get_uint64_equal, .put = put_uint64,
-};
+EQUAL(uint32, uint32_t, be32)
+EQUAL(uint64, uint64_t, be64)
