@@ -293,7 +293,11 @@ static int sink_flush(RamSink *parent, MigrationFile *f, Error **errp)
         return -1;
     }
     mfile_put_be64(f, RAM_RECORD_MULTIFD_FLUSH);
-    return mfile_check(f, errp);
+    /*
+     * Not left in the stream's batch: the other side's channels stand still until it has come, and
+     * what is handed out next could fill queues and sockets and keep this thread from writing it.
+     */
+    return mfile_flush(f, errp);
 }
 
 static void sink_free(RamSink *parent)
