@@ -4,6 +4,8 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "chardev/char.h"
 #include "hw/device.h"
@@ -30,6 +32,13 @@ static int each(const GArray *texts, int (*fn)(const TextOption *option, Error *
 
 static int create_chardev(const TextOption *option, Error **errp)
 {
+    if (!strcmp(option->text, "help") || !strcmp(option->text, "?")) {
+        puts("Available chardev backend types:");
+        for (int kind = 0; kind < CHARDEV_BACKEND_KIND__MAX; kind++) {
+            printf("  %s\n", ChardevBackendKind_str(kind));
+        }
+        exit(EXIT_SUCCESS);
+    }
     return chardev_new_from_opts(option->text, errp) ? 0 : -1;
 }
 

@@ -31,17 +31,13 @@
 #include "system/runstate.h"
 
 /* In the order in which they are tried when none is asked for; qtest never is. */
-static const AccelClass *const accels[] = { &accel_kvm, &accel_tcg, &accel_qtest };
-
-static const AccelClass *find_accel(const char *name)
-{
-    for (size_t i = 0; i < G_N_ELEMENTS(accels); i++) {
-        if (!strcmp(accels[i]->name, name)) {
-            return accels[i];
-        }
-    }
-    return NULL;
-}
+static const AccelClass *const accels[] = {
+    &accel_kvm,
+#ifdef CONFIG_TCG
+    &accel_tcg,
+#endif
+    &accel_qtest,
+};
 
 /* ---- the process ---- */
 
@@ -80,18 +76,14 @@ static int start_process(const CommandLine *cl, Error **errp)
 
 static void default_accels(CommandLine *cl)
 {
-    static const char *const defaults[] = { "kvm", "tcg" };
-
     if (cl->accels->len) {
         return;
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(defaults); i++) {
-        const char *name = cl->qtest ? "qtest" : defaults[i];
-        AccelOption accel = { .name = g_strdup(name) };
+    for (size_t i = 0; i < G_N_ELEMENTS(accels); i++) {
+        if ((accels[i] == &accel_qtest) == (cl->qtest != NULL)) {
+            AccelOption accel = { .name = g_strdup(accels[i]->name) };
 
-        g_array_append_val(cl->accels, accel);
-        if (cl->qtest) {
-            break;
+            g_array_append_val(cl->accels, accel);
         }
     }
 }
@@ -102,10 +94,10 @@ static int start_accel(CommandLine *cl, Error **errp)
     default_accels(cl);
     for (guint i = 0; i < cl->accels->len; i++) {
         const AccelOption *option = &g_array_index(cl->accels, AccelOption, i);
-        const AccelClass *klass = find_accel(option->name);
+        const AccelClass *klass = cmdline_accel_find(option->name);
         Error *err = NULL;
 
-        if (klass && accel_init(klass, option->opts, cl->cpu_model, cl->machine.cpus, &err) == 0) {
+        if (accel_init(klass, option->opts, cl->cpu_model, cl->machine.cpus, &err) == 0) {
             cl->machine.preferred_entry = klass->long_mode_only ? BOOT_ENTRY_LONG : BOOT_ENTRY_PVH;
             return 0;
         }

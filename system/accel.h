@@ -41,10 +41,12 @@ typedef struct AccelClass {
     /*
      * @opts: the -accel option's key=value pairs after the name, a json object or NULL; unknown keys
      * are an error that names them. Fails with the reason when the host cannot. @cpu_model: the
-     * -cpu option ("host", "max", "qemu64", with ",+feature,-feature") or NULL.
+     * -cpu option (a model, with ",+feature,-feature") or NULL.
      */
     int (*init)(struct json_object *opts, const char *cpu_model, unsigned cpus, Error **errp);
     void (*cleanup)(void);
+    /* The name of CPU model @i, from 0; NULL after the last. For -cpu help; NULL: there are none. */
+    const char *(*cpu_model)(unsigned i);
 
     /* On the vCPU's thread. */
     int (*vcpu_init)(CPUState *cpu, Error **errp);

@@ -20,6 +20,5 @@ OptionParser cmdline_accel, cmdline_action, cmdline_add_fd, cmdline_drive, cmdli
 
 /* The accelerators told by cmdline_set_accels(): NULL after the last. */
 const AccelClass *cmdline_accel_class(unsigned i);
-const AccelClass *cmdline_accel_find(const char *name);
 
 #endif

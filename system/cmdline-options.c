@@ -167,14 +167,41 @@ int cmdline_machine(CommandLine *cl, const char *arg, Error **errp)
     return refuse_rest(pairs, "machine", errp);
 }
 
+/* Every model of every accelerator, once, with the accelerators that have it. */
+static char *cpu_help(void)
+{
+    g_autoptr(GHashTable) owners = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
+    g_autoptr(GPtrArray) names = g_ptr_array_new();
+    GString *out = g_string_new("Available CPUs:\n");
+
+    for (unsigned a = 0; cmdline_accel_class(a); a++) {
+        const AccelClass *klass = cmdline_accel_class(a);
+        const char *name;
+
+        for (unsigned i = 0; klass->cpu_model && (name = klass->cpu_model(i)); i++) {
+            const char *known = g_hash_table_lookup(owners, name);
+
+            if (!known) {
+                g_ptr_array_add(names, (void *)name);
+            }
+            g_hash_table_replace(owners, (void *)name,
+                                 g_strconcat(known ?: "", known ? ", " : "", klass->name, NULL));
+        }
+    }
+    for (guint i = 0; i < names->len; i++) {
+        const char *name = names->pdata[i];
+
+        g_string_append_printf(out, "  %-10s (%s)\n", name,
+                               (const char *)g_hash_table_lookup(owners, name));
+    }
+    return g_string_free(out, FALSE);
+}
+
 /* The accelerator reads the model; here only what it is not. */
 int cmdline_cpu(CommandLine *cl, const char *arg, Error **errp)
 {
     if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
-        cl->print = g_strdup("Available CPUs:\n"
-                             "  host    the host's processor, as far as the accelerator has it\n"
-                             "  max     everything that the accelerator has\n"
-                             "  qemu64  a plain 64-bit processor\n");
+        cl->print = cpu_help();
         return 0;
     }
     g_free(cl->cpu_model);

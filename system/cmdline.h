@@ -71,6 +71,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CommandLine, cmdline_free)
 /* Accelerators for "-accel help" and for checking names, set by main/ before parsing. */
 struct AccelClass;
 void cmdline_set_accels(const struct AccelClass *const *accels, unsigned n);
+/* The one of these that is called @name, or NULL. Every name in CommandLine.accels has one. */
+const struct AccelClass *cmdline_accel_find(const char *name);
 
 /* The text of -help; g_free() it. */
 char *cmdline_help(void);

@@ -148,6 +148,11 @@ static void adjust_supported(struct kvm_cpuid2 *cpuid)
     feature_change_by_name(cpuid, "ospke", false);
 }
 
+const char *kvm_cpu_model(unsigned i)
+{
+    return i < G_N_ELEMENTS(models) ? models[i].name : NULL;
+}
+
 static const CPUModel *model_by_name(const char *name, Error **errp)
 {
     g_autoptr(GString) known = g_string_new(NULL);

@@ -96,6 +96,8 @@ int kvm_vcpu_ioctl(CPUState *cpu, unsigned long request, void *arg);
 /* cpuid.c */
 /* Work out kvm.cpuid from the -cpu option; NULL is the default model. */
 int kvm_cpuid_init(const char *cpu_model, Error **errp);
+/* As AccelClass.cpu_model. */
+const char *kvm_cpu_model(unsigned i);
 int kvm_cpuid_set_vcpu(CPUState *cpu, Error **errp);
 
 /* state.c */

@@ -234,6 +234,7 @@ const AccelClass accel_kvm = {
     .max_cpus = CPUS_MAX,
     .init = kvm_init,
     .cleanup = kvm_cleanup,
+    .cpu_model = kvm_cpu_model,
     .vcpu_init = kvm_vcpu_init,
     .vcpu_destroy = kvm_vcpu_destroy,
     .vcpu_exec = kvm_vcpu_exec,

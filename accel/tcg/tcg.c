@@ -37,6 +37,11 @@ static const struct {
     { "max", UC_CPU_X86_WESTMERE },     /* the last before AVX, which the library lacks */
 };
 
+static const char *tcg_cpu_model(unsigned i)
+{
+    return i < G_N_ELEMENTS(models) ? models[i].name : NULL;
+}
+
 static int parse_model(const char *cpu_model, Error **errp)
 {
     g_autoptr(GString) known = g_string_new(NULL);
@@ -183,6 +188,7 @@ const AccelClass accel_tcg = {
     .max_cpus = 1,
     .init = tcg_init,
     .cleanup = tcg_cleanup,
+    .cpu_model = tcg_cpu_model,
     .vcpu_init = tcg_vcpu_init,
     .vcpu_destroy = tcg_vcpu_destroy,
     .vcpu_exec = tcg_vcpu_exec,

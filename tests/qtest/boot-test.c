@@ -22,7 +22,11 @@ static const struct {
     { "-version", { "version " } },
     { "-help", { "-machine", "-accel", "-incoming" } },
     { "-machine help", { "Supported machines are:", "microvm", "(default)" } },
-    { "-accel help", { "kvm", "tcg", "qtest" } },
+    { "-accel help", { "Accelerators supported", "kvm", "qtest" } },
+    { "-cpu help", { "Available CPUs:", "  host       (kvm)", "  qemu64     (kvm" } },
+    { "-chardev help", { "Available chardev backend types:", "  socket\n", "  stdio\n" } },
+    { "-device help", { "name \"isa-serial\"", "name \"memstress\"" } },
+    { "-device memstress,help", { "memstress options:", "rate=<uint64>" } },
     { "-object help", { "memory-backend-ram", "memory-backend-file", "memory-backend-memfd" } },
     { "-object memory-backend-file,help", { "mem-path", "share" } },
 };

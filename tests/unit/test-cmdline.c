@@ -17,7 +17,18 @@ static const MachineClass microvm = {
     .default_ram_bytes = 128 * MIB,
 };
 static const MachineClass other = { .name = "other", .desc = "another", .alias = "o" };
-static const AccelClass fast = { .name = "kvm" }, slow = { .name = "tcg" };
+static const char *one_model(unsigned i)
+{
+    return i ? NULL : "max";
+}
+
+static const char *two_models(unsigned i)
+{
+    return i < 2 ? (const char *[]) { "host", "max" }[i] : NULL;
+}
+
+static const AccelClass fast = { .name = "kvm", .cpu_model = two_models },
+                        slow = { .name = "tcg", .cpu_model = one_model };
 static const AccelClass *const accels[] = { &fast, &slow };
 
 static CommandLine *parse(const char *text, Error **errp)
@@ -167,7 +178,7 @@ static void test_print(void)
         { "-version", "version " FERRY_VERSION }, { "-h", "usage: ferry-system-x86_64" },
         { "--help", "-uuid UUID" }, { "-machine help", "microvm              a machine (default)" },
         { "-M ?", "other                another" }, { "-accel help", "kvm\ntcg\n" },
-        { "-cpu help", "host" },
+        { "-cpu help", "Available CPUs:\n  host       (kvm)\n  max        (kvm, tcg)\n" },
         /* What comes after is not looked at. */
         { "-help -nonsense", "usage:" },
     };
