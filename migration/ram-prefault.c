@@ -2,7 +2,8 @@
  * A block over a file (or memfd) may hold much that this process has not mapped: nobody read it
  * here yet. Reading it would fault once a page, and where a dirty tracker write-protects the mapping
  * the kernel does not even fault neighbours in at once. One madvise() for a stretch does the same for
- * a quarter of the CPU time, if it comes before the tracker starts. What is mapped already is left
+ * a half to a quarter of the CPU time, and does it in a thread that goes ahead of the one that reads.
+ * What is mapped already is left
  * alone: madvise() would look at each of its pages, one scan of the page table finds none to do.
  *
  * Copyright (C) 2026 The Ferry developers
@@ -21,6 +22,12 @@
 /* Parts of a stretch that are not mapped, as many as are asked for at once. */
 #define PARTS_MAX 64
 #define STRETCH_PAGES ((8 * 1024 * 1024) / TARGET_PAGE_SIZE)
+
+struct RamPrefault {
+    GPtrArray *blocks;
+    GThread *thread;
+    int stop;                   /* atomic */
+};
 
 /* Populate what of @n pages at @host is in the page cache; n <= STRETCH_PAGES. */
 static bool prefault_cached(uint8_t *host, uint64_t n)
@@ -68,7 +75,7 @@ static bool prefault_stretch(const RAMBlock *block, uint64_t first, uint64_t n)
     return true;
 }
 
-void ram_prefault(const RAMBlock *block, bool (*cancelled)(void *opaque), void *opaque)
+static void prefault_block(RamPrefault *prefault, const RAMBlock *block)
 {
     uint64_t at = 0, n;
 
@@ -80,9 +87,46 @@ void ram_prefault(const RAMBlock *block, bool (*cancelled)(void *opaque), void *
 
         for (; at < end; at += n) {
             n = MIN(end - at, STRETCH_PAGES);
-            if (cancelled(opaque) || !prefault_stretch(block, at, n)) {
+            if (g_atomic_int_get(&prefault->stop) || !prefault_stretch(block, at, n)) {
                 return;
             }
         }
+    }
+}
+
+static gpointer prefault_thread(gpointer opaque)
+{
+    RamPrefault *prefault = opaque;
+
+    for (guint i = 0; i < prefault->blocks->len; i++) {
+        prefault_block(prefault, g_ptr_array_index(prefault->blocks, i));
+    }
+    return NULL;
+}
+
+RamPrefault *ram_prefault_start(GPtrArray *blocks)
+{
+    RamPrefault *prefault;
+    bool any = false;
+
+    for (guint i = 0; i < blocks->len; i++) {
+        any |= ((RAMBlock *)g_ptr_array_index(blocks, i))->fd >= 0;
+    }
+    if (!any) {
+        return NULL;
+    }
+    prefault = g_new0(RamPrefault, 1);
+    prefault->blocks = g_ptr_array_ref(blocks);
+    prefault->thread = g_thread_new("mig/prefault", prefault_thread, prefault);
+    return prefault;
+}
+
+void ram_prefault_stop(RamPrefault *prefault)
+{
+    if (prefault) {
+        g_atomic_int_set(&prefault->stop, 1);
+        g_thread_join(prefault->thread);
+        g_ptr_array_unref(prefault->blocks);
+        g_free(prefault);
     }
 }

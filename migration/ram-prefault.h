@@ -7,14 +7,18 @@
 #ifndef MIGRATION_RAM_PREFAULT_H
 #define MIGRATION_RAM_PREFAULT_H
 
-#include <stdbool.h>
 #include "system/ramblock.h"
 
+typedef struct RamPrefault RamPrefault;
+
 /*
- * Map every page of @block that its file holds in the page cache. Does nothing for memory without a
- * file, and leaves what is not in the page cache alone, so that nothing waits for a disk. Stops when
- * @cancelled(@opaque) says so. Only a matter of speed: it cannot fail.
+ * Begin to map every page of @blocks (RAMBlock, the array is referenced) that its file holds in the
+ * page cache, in a thread of its own, from the first block's beginning on. Memory without a file is left
+ * alone, and so is what is not in the page cache: nothing waits for a disk. Only a matter of speed:
+ * it cannot fail, and nobody need wait for it. NULL when there is nothing to do.
  */
-void ram_prefault(const RAMBlock *block, bool (*cancelled)(void *opaque), void *opaque);
+RamPrefault *ram_prefault_start(GPtrArray *blocks);
+/* Stop, if it is not done yet, and free. NULL is allowed. */
+void ram_prefault_stop(RamPrefault *prefault);
 
 #endif

@@ -47,6 +47,7 @@ typedef struct RamSave {
     MigrationContext *ctx;
     RamSink *sink;
     DirtyTracker *tracker;
+    RamPrefault *prefault;
     SaveBlock *blocks;
     unsigned nblocks;
     /* Cursor */
@@ -287,9 +288,14 @@ static int allocate_blocks(RamSave *save, Error **errp)
     return 0;
 }
 
-static bool save_cancelled(void *opaque)
+static void start_prefault(RamSave *save)
 {
-    return migration_context_cancelled(opaque);
+    g_autoptr(GPtrArray) blocks = g_ptr_array_new();
+
+    for (unsigned i = 0; i < save->nblocks; i++) {
+        g_ptr_array_add(blocks, save->blocks[i].block);
+    }
+    save->prefault = ram_prefault_start(blocks);
 }
 
 static int ram_save_prepare(void *opaque, MigrationContext *ctx, Error **errp)
@@ -302,13 +308,11 @@ static int ram_save_prepare(void *opaque, MigrationContext *ctx, Error **errp)
     if (allocate_blocks(save, errp) < 0) {
         return -1;
     }
+    start_prefault(save);
     save->sink = ram_sink_new(ctx, errp);
     if (!save->sink ||
         (save->sink->klass->prepare && save->sink->klass->prepare(save->sink, errp) < 0)) {
         return -1;
-    }
-    for (unsigned i = 0; i < save->nblocks; i++) {
-        ram_prefault(save->blocks[i].block, save_cancelled, ctx);
     }
     save->tracker = dirty_tracker_start(errp);
     if (!save->tracker) {
@@ -419,6 +423,7 @@ static void ram_save_cleanup(void *opaque)
         return;
     }
     the_save = NULL;
+    ram_prefault_stop(save->prefault);
     ram_sink_free(save->sink);
     dirty_tracker_stop(save->tracker);
     if (migration_cap(&save->ctx->opts, MIGRATION_CAPABILITY_AUTO_CONVERGE)) {
