@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "system/ram-internal.h"
+#include "util/barrier.h"
 #include "util/bitmap.h"
 
 static GPtrArray *blocks;
@@ -196,7 +197,7 @@ void ram_block_mark_dirty(RAMBlock *block, uint64_t offset, uint64_t len)
      * The bytes must be visible before the mark is looked at: the one who takes the mark reads them
      * right after, and bitmap_set_atomic() does not write a word that is all set already.
      */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    memory_barrier();
     map = __atomic_load_n(&block->process_dirty, __ATOMIC_ACQUIRE);
     if (!map) {
         return;

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "util/barrier.h"
 #include "util/bswap.h"
 
 G_STATIC_ASSERT(sizeof(unsigned long) == 8);
@@ -59,7 +60,7 @@ void bitmap_clear(unsigned long *map, unsigned long start, unsigned long nr)
 void bitmap_set_atomic(unsigned long *map, unsigned long start, unsigned long nr)
 {
     /* The barrier that the skipped writes would have been. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    memory_barrier();
     for (unsigned long n; nr; start += n, nr -= n) {
         unsigned long *word = &map[BIT_WORD(start)];
         unsigned long mask = range_mask(start, nr, &n);
