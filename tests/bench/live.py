@@ -46,7 +46,7 @@ def guest_verifies(ferry, memory, size, path, options, rate):
     with machine.Machine(ferry, memory, incoming=True, paused=False,
                          extra=guest_options(size, rate)) as target:
         serial = machine.Serial(target)
-        moves.restore_machine(target, path, *options)
+        moves.restore_machine(target, path, *options, preferred=False)
         if target.qmp.command("query-status")["status"] != "running":
             target.qmp.command("cont")
         serial.send("v")
@@ -67,7 +67,7 @@ def save_live(ferry, size, rate, path, options):
         serial.wait(("dirtier: round 1 ",), timeout=240)
         source.prepare(*options)
         host.settle()
-        watch = host.Stopwatch(source.pid)
+        watch = host.Stopwatch(source.pid, preferred=False)
         source.qmp.command("migrate", uri="file:" + path)
         stopped = wait_ended(source)
         seconds, _ = watch.stop()

@@ -7,9 +7,14 @@ Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 from lib import figures, host, machine, moves
+from precopy import check_contents
 
 SIZE_MIB = 2048
 CHANNELS = (1, 2, 4)
+
+
+def options(channels):
+    return (["multifd"], {"multifd-channels": channels}) if channels else ([], {})
 
 
 def run(context):
@@ -21,11 +26,11 @@ def run(context):
     with context.memory(3 * size) as memory:
         content = memory.file("content")
         host.write_mixed(content, size)
+        check_contents(ferry, memory, content, size, *options(CHANNELS[-1]))
         for _ in range(context.rounds(3)):
             for channels, side in sides.items():
-                options = (["multifd"], {"multifd-channels": channels}) if channels else ([], {})
                 result = moves.over_socket(ferry, machine.file_memory(content, size),
-                                           machine.touched_memory(size), *options)
+                                           machine.touched_memory(size), *options(channels))
                 side.add(result.seconds, result.cpu)
 
     stream = sides[0]

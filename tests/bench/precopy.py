@@ -13,11 +13,12 @@ SIZE_MIB = 2048
 AIM = 1.5
 
 
-def check_contents(line, memory, content, size):
+def check_contents(line, memory, content, size, *options):
     """The move brings what it should: into a file this time, to be compared."""
     target = memory.file("target")
     host.write_fill(target, size, 0x5a)
-    moves.over_socket(line, machine.file_memory(content, size), machine.file_memory(target, size))
+    moves.over_socket(line, machine.file_memory(content, size), machine.file_memory(target, size),
+                      *options)
     host.must_be_same(target, content, size)
     host.must_be_same(content, target, size)
 

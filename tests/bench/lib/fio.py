@@ -20,7 +20,8 @@ def _run(path, size, arguments):
             "--ioengine=io_uring", f"--iodepth={DEPTH}", "--output-format=json", *arguments]
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
-                                   stderr=subprocess.STDOUT)
+                                   stderr=subprocess.STDOUT,
+                                   preexec_fn=lambda: host.prefer(os.getpid()))
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:

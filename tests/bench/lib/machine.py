@@ -125,6 +125,15 @@ class Machine:
                 raise BenchError(f"{self.line.name}: migration {status}: "
                                  f"{info.get('error-desc', '')} {self.stderr()}")
 
+    def moved_info(self):
+        """query-migrate's answer; QEMU fills in the total time only after it has said completed."""
+        end = time.monotonic() + 10
+        while True:
+            info = self.qmp.command("query-migrate")
+            if info.get("total-time") or time.monotonic() > end:
+                return info
+            time.sleep(0.01)
+
     def close(self):
         """End the process, by the monitor or by its number, and remove its files."""
         if self.process and self.process.poll() is None and self.qmp:

@@ -30,13 +30,13 @@ def over_socket(line, source_memory, target_memory, capabilities=(), parameters=
         source.wait_moved()
         target.wait_moved()
         seconds, cpu = watch.stop()
-        return Result(seconds, cpu, source.qmp.command("query-migrate"))
+        return Result(seconds, cpu, source.moved_info())
 
 
-def _file_move(machine, command, path, capabilities, parameters):
+def _file_move(machine, command, path, capabilities, parameters, preferred=True):
     machine.prepare(capabilities, parameters)
     host.settle()
-    watch = host.Stopwatch(machine.pid)
+    watch = host.Stopwatch(machine.pid, preferred=preferred)
     machine.qmp.command(command, uri="file:" + path)
     machine.wait_moved()
     seconds, cpu = watch.stop()
@@ -53,9 +53,10 @@ def save(line, memory, path, capabilities=(), parameters=None):
         return save_machine(machine, path, capabilities, parameters)
 
 
-def restore_machine(machine, path, capabilities=(), parameters=None):
+def restore_machine(machine, path, capabilities=(), parameters=None, preferred=True):
     """Fill a machine that waits for it from a file."""
-    return _file_move(machine, "migrate-incoming", path, capabilities, parameters)
+    return _file_move(machine, "migrate-incoming", path, capabilities, parameters,
+                      preferred)
 
 
 def restore(line, memory, path, capabilities=(), parameters=None):
