@@ -21,6 +21,7 @@ def check_contents(line, memory, content, size, *options):
                       *options)
     host.must_be_same(target, content, size)
     host.must_be_same(content, target, size)
+    host.remove(target)
 
 
 def run(context):

@@ -16,6 +16,7 @@ def check_contents(ferry, memory, path, content, size, options):
     host.write_fill(target, size, 0x5a)
     moves.restore(ferry, machine.file_memory(target, size), path, *options)
     host.must_be_same(target, content, size)
+    host.remove(target)
 
 
 def run(context):
@@ -30,6 +31,7 @@ def run(context):
         moves.save(ferry, machine.file_memory(content, size), path, *options)
         offset = pages_offset(path, content)
         check_contents(ferry, memory, path, content, size, options)
+        host.remove(content)
         for _ in range(context.rounds(ROUNDS)):
             host.drop_cache(path)
             result = moves.restore(ferry, machine.touched_memory(size), path, *options)
