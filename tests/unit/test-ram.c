@@ -5,7 +5,9 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <glib/gstdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "migration/autoconverge.h"
 #include "migration/ram-format.h"
@@ -104,6 +106,13 @@ static void write_between_turns(RamHarness *h, unsigned turn)
            TARGET_PAGE_SIZE);
 }
 
+static void write_between_file_turns(RamHarness *h, unsigned turn)
+{
+    RAMBlock *block = ram_block_by_name("file");
+
+    memset(block->host + turn * 41 % block->pages * TARGET_PAGE_SIZE, turn, TARGET_PAGE_SIZE);
+}
+
 /* Pages written, and written with zeroes, behind and before the cursor. */
 static void test_between_turns(void)
 {
@@ -164,6 +173,81 @@ static void test_cancel(void)
     g_assert_cmpuint(h->turns, ==, 4);
     error_free(err);
     ram_free_all();
+}
+
+/* A shared file that the destination opens itself is left out, if it lies at the same address. */
+static void test_ignore_shared(void)
+{
+    g_autoptr(RamHarness) h = ram_harness_new();
+    g_autofree char *path = g_build_filename(g_get_tmp_dir(), "ferry-ram-XXXXXX", NULL);
+    RAMBacking backing = { .kind = RAM_BACKING_FILE, .path = path, .share = true };
+    g_autoptr(RamSnapshot) snapshot = NULL;
+    g_autoptr(GByteArray) stream = NULL;
+    RAMBlock *shared;
+    Error *err = NULL;
+    int fd = g_mkstemp(path);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    h->ctx.opts.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED] = true;
+    ram_fill(ram_block_new("own", 2 * MIB, NULL, &error_abort), 5);
+    shared = ram_block_new("shared", 8 * MIB, &backing, &error_abort);
+    memset(shared->host, 0x5a, shared->used_length);
+    shared->guest_addr = 0x100000;
+    snapshot = ram_snapshot_take();
+    g_assert_cmpint(ram_harness_save(h, &error_abort), ==, 0);
+    stream = ram_harness_stream(h);
+    g_assert_cmpuint(stream->len, <, 3 * MIB);
+
+    ram_free_all();
+    ram_block_new("own", 2 * MIB, NULL, &error_abort);
+    shared = ram_block_new("shared", 8 * MIB, &backing, &error_abort);
+    shared->guest_addr = 0x100000;
+    g_assert_cmpint(ram_harness_load(h, &error_abort), ==, 0);
+    ram_snapshot_compare(snapshot);
+
+    shared->guest_addr = 0x200000;
+    g_assert_cmpint(ram_harness_load(h, &err), ==, -1);
+    g_assert_cmpstr(error_get_pretty(err), ==, "RAM block 'shared' is at guest address 0x100000 at "
+                    "the source, but at 0x200000 in this machine");
+    error_free(err);
+    ram_free_all();
+    g_unlink(path);
+}
+
+/* Memory over a file, private and shared, of which part was read here, part was written, part neither. */
+static void test_file_backed(gconstpointer opaque)
+{
+    g_autoptr(RamHarness) h = ram_harness_new();
+    g_autofree char *path = g_build_filename(g_get_tmp_dir(), "ferry-ram-XXXXXX", NULL);
+    RAMBacking backing = { .kind = RAM_BACKING_FILE, .path = path,
+                           .share = GPOINTER_TO_INT(opaque) };
+    g_autoptr(RamSnapshot) snapshot = NULL;
+    g_autofree uint8_t *data = g_malloc(4 * MIB);
+    int fd = g_mkstemp(path);
+    RAMBlock *block;
+
+    for (unsigned i = 0; i < 4 * MIB; i++) {
+        data[i] = i >> 9;
+    }
+    g_assert_cmpint(pwrite(fd, data, 4 * MIB, 8 * MIB), ==, 4 * MIB);
+    g_assert_cmpint(pwrite(fd, data, 5000, 31 * MIB), ==, 5000);
+    g_assert_cmpint(ftruncate(fd, 32 * MIB), ==, 0);
+    close(fd);
+    block = ram_block_new("file", 32 * MIB, &backing, &error_abort);
+    memset(block->host + 2 * MIB, 0x11, MIB);
+    memset(block->host + 9 * MIB, 0, MIB);
+    g_assert_cmpuint(block->host[10 * MIB], ==, (uint8_t)((2 * MIB) >> 9));
+    h->before_turn = write_between_file_turns;
+    h->budget = 200000;
+    h->min_passes = 3;
+    g_assert_cmpint(ram_harness_save(h, &error_abort), ==, 0);
+    snapshot = ram_snapshot_take();
+    ram_wipe();
+    g_assert_cmpint(ram_harness_load(h, &error_abort), ==, 0);
+    ram_snapshot_compare(snapshot);
+    ram_free_all();
+    g_unlink(path);
 }
 
 /* Streams that are wrong ------------------------------------------------------------------------ */
@@ -393,6 +477,9 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/writers", test_writers);
     g_test_add_func("/ram/between-turns", test_between_turns);
     g_test_add_func("/ram/sparse", test_sparse);
+    g_test_add_func("/ram/ignore-shared", test_ignore_shared);
+    g_test_add_data_func("/ram/file-backed/private", GINT_TO_POINTER(0), test_file_backed);
+    g_test_add_data_func("/ram/file-backed/shared", GINT_TO_POINTER(1), test_file_backed);
     g_test_add_func("/ram/cancel", test_cancel);
     g_test_add_func("/ram/refused/blocks", test_refused_blocks);
     g_test_add_func("/ram/refused/pages", test_refused_pages);
