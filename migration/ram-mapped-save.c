@@ -24,6 +24,10 @@
 
 /* Parts of a bitmap that are all clear are left as holes, at this grain. */
 #define BITMAP_PIECE_BYTES 65536
+/* Clean pages between dirty ones that are written with them, at most. */
+#define GAP_PAGES_MAX 8
+/* A run that is so long is handed out: the channels must not wait for it. */
+#define HELD_PAGES_MAX (FILE_IO_REQUEST_BYTES / TARGET_PAGE_SIZE)
 
 typedef struct MappedSink {
     RamSink parent;
@@ -31,6 +35,10 @@ typedef struct MappedSink {
     GPtrArray *blocks;          /* of MappedBlock, owned */
     bool detect_zero;
     bool starts_as_hole;        /* the file reads as zero where nothing was written */
+    bool fills_gaps;
+    /* The run that may still grow, when there are pages. */
+    MappedBlock *held;
+    uint64_t held_first, held_pages;
 } MappedSink;
 
 /* Workers -------------------------------------------------------------------------------------- */
@@ -164,12 +172,49 @@ static MappedBlock *find_block(const MappedSink *sink, const RAMBlock *block)
     g_assert_not_reached();
 }
 
+static int submit_held(MappedSink *sink, Error **errp)
+{
+    uint64_t pages = sink->held_pages;
+
+    sink->held_pages = 0;
+    return pages ? mapped_pool_submit(sink->pool, sink->held, sink->held_first, pages, errp) : 0;
+}
+
+/*
+ * Without the cache between, each write is a request to the device, and for most a request costs
+ * more than some pages more in it. So pages between two dirty runs are written once more where they
+ * are few and in the file anyway. They are not in flight otherwise: the cursor has passed them since
+ * the last flush and found them clean.
+ */
+static bool is_small_gap(const MappedBlock *mb, uint64_t from, uint64_t to)
+{
+    if (to < from || to - from > GAP_PAGES_MAX) {
+        return false;
+    }
+    while (from < to && test_bit_atomic(from, mb->bitmap)) {
+        from++;
+    }
+    return from == to;
+}
+
 static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first, uint64_t n,
                                 MigrationFile *f, Error **errp)
 {
     MappedSink *sink = (MappedSink *)parent;
+    MappedBlock *mb = find_block(sink, block);
 
-    if (mapped_pool_submit(sink->pool, find_block(sink, block), first, n, errp) < 0) {
+    if (sink->held_pages && sink->fills_gaps && sink->held == mb &&
+        is_small_gap(mb, sink->held_first + sink->held_pages, first)) {
+        sink->held_pages = first + n - sink->held_first;
+    } else {
+        if (submit_held(sink, errp) < 0) {
+            return -1;
+        }
+        sink->held = mb;
+        sink->held_first = first;
+        sink->held_pages = n;
+    }
+    if ((!sink->fills_gaps || sink->held_pages >= HELD_PAGES_MAX) && submit_held(sink, errp) < 0) {
         return -1;
     }
     return n * TARGET_PAGE_SIZE;
@@ -177,7 +222,9 @@ static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first
 
 static int mapped_flush(RamSink *parent, MigrationFile *f, Error **errp)
 {
-    return multifd_pool_sync(((MappedSink *)parent)->pool, errp);
+    MappedSink *sink = (MappedSink *)parent;
+
+    return submit_held(sink, errp) < 0 ? -1 : multifd_pool_sync(sink->pool, errp);
 }
 
 static int write_bitmap(MappedSink *sink, MappedBlock *mb, QIOChannel *ioc, Error **errp)
@@ -302,6 +349,7 @@ RamSink *ram_mapped_sink_new(MigrationContext *ctx, Error **errp)
     sink->parent.klass = &mapped_class;
     sink->parent.ctx = ctx;
     sink->blocks = g_ptr_array_new_with_free_func((GDestroyNotify)mapped_block_free);
+    sink->fills_gaps = migration_cap(&ctx->opts, MIGRATION_CAPABILITY_BYPASS_CACHE);
     sink->detect_zero = ctx->opts.params.zero_page_detection != ZERO_PAGE_DETECTION_NONE;
     return &sink->parent;
 }

@@ -60,6 +60,12 @@ static inline bool test_and_clear_bit(unsigned long nr, unsigned long *map)
     return was;
 }
 
+/* Test bit @nr beside other threads. */
+static inline bool test_bit_atomic(unsigned long nr, const unsigned long *map)
+{
+    return __atomic_load_n(&map[BIT_WORD(nr)], __ATOMIC_SEQ_CST) & BIT_MASK(nr);
+}
+
 /* Set bit @nr beside other threads; returns what it was before. */
 static inline bool set_bit_atomic(unsigned long nr, unsigned long *map)
 {

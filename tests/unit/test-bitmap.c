@@ -232,7 +232,9 @@ static void test_race(void)
     g_thread_join(a);
     g_thread_join(b);
     g_assert_true(bitmap_full(got, RACE_BITS));
+    g_assert_true(test_bit_atomic(5, got));
     g_assert_true(bitmap_empty(race_map, RACE_BITS));
+    g_assert_false(test_bit_atomic(5, race_map));
     g_assert_false(clear_bit_atomic(5, race_map));
     g_free(got);
     g_free(race_map);
