@@ -159,7 +159,7 @@ static int add_device(const char *text, Error **errp)
 
 static bool hotplug_check(Error **errp)
 {
-    if (migration_is_running()) {
+    if (migration_is_running() || incoming_in_progress()) {
         error_setg(errp, "Devices cannot be added or removed while the machine is being migrated");
         return false;
     }

@@ -8,7 +8,9 @@
 #include "migration/transport.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/fd-resolver.h"
@@ -198,6 +200,22 @@ const char *migration_channels_describe(const MigrationChannels *mc)
     return mc->describe;
 }
 
+uint64_t migration_channels_queued(MigrationChannels *mc)
+{
+    uint64_t bytes = 0;
+
+    mutex_lock(&mc->lock);
+    for (unsigned i = 0; i < mc->open->len; i++) {
+        int queued;
+
+        if (ioctl(qio_channel_get_fd(g_ptr_array_index(mc->open, i)), SIOCOUTQ, &queued) == 0) {
+            bytes += queued;
+        }
+    }
+    mutex_unlock(&mc->lock);
+    return bytes;
+}
+
 int migration_channels_finish(MigrationChannels *mc, Error **errp)
 {
     return mc->transport->finish ? mc->transport->finish(mc, errp) : 0;
@@ -218,16 +236,28 @@ void migration_channels_shutdown(MigrationChannels *mc)
     mutex_unlock(&mc->lock);
 }
 
+void migration_channels_close(MigrationChannels *mc)
+{
+    /* Taken out first: a shutdown never meets a channel that is being closed. */
+    mutex_lock(&mc->lock);
+    GPtrArray *open = g_steal_pointer(&mc->open);
+    mc->open = g_ptr_array_new();
+    mutex_unlock(&mc->lock);
+
+    for (unsigned i = 0; i < open->len; i++) {
+        QIOChannel *ioc = g_ptr_array_index(open, i);
+        qio_channel_close(ioc, NULL);
+        qio_channel_unref(ioc);
+    }
+    g_ptr_array_free(open, TRUE);
+}
+
 void migration_channels_free(MigrationChannels *mc)
 {
     if (!mc) {
         return;
     }
-    for (unsigned i = 0; i < mc->open->len; i++) {
-        QIOChannel *ioc = g_ptr_array_index(mc->open, i);
-        qio_channel_close(ioc, NULL);
-        qio_channel_unref(ioc);
-    }
+    migration_channels_close(mc);
     if (mc->transport && mc->transport->free && mc->state) {
         mc->transport->free(mc);
     }

@@ -57,12 +57,23 @@ bool migration_channels_bidirectional(const MigrationChannels *mc);
 const char *migration_channels_describe(const MigrationChannels *mc);
 
 /*
+ * Source: bytes that were written and that the kernel still holds, as far as it says: sockets. They
+ * have yet to be sent before anything that is written now. Any thread.
+ */
+uint64_t migration_channels_queued(MigrationChannels *mc);
+
+/*
  * Source, at the end: make a file's data, size and directory entry durable (nothing for the rest);
  * for exec wait for the command and take its status. Migration thread.
  */
 int migration_channels_finish(MigrationChannels *mc, Error **errp);
 /* Any thread: fail and wake everything that waits on these channels, now and later. */
 void migration_channels_shutdown(MigrationChannels *mc);
+/*
+ * Close all channels that were made, on the migration's own thread: a command that was not shut down
+ * before is waited for, one that was has a second to end.
+ */
+void migration_channels_close(MigrationChannels *mc);
 /* Close and free; NULL is allowed. */
 void migration_channels_free(MigrationChannels *mc);
 

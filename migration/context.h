@@ -19,6 +19,7 @@ typedef struct MigrationCounters {
     uint64_t zero_pages;
     uint64_t normal_pages;
     uint64_t multifd_bytes;         /* on multifd channels, headers included */
+    uint64_t outstanding_bytes;     /* of guest memory, handed to threads that have yet to send it */
     uint64_t mapped_bytes;          /* written at offsets of a file by the migration thread */
     uint64_t dirty_sync_count;
     uint64_t dirty_pages_rate;      /* pages per second, last iteration */
@@ -29,6 +30,7 @@ typedef struct MigrationCounters {
 } MigrationCounters;
 
 #define counter_add(counter, n) __atomic_fetch_add(&(counter), (n), __ATOMIC_RELAXED)
+#define counter_sub(counter, n) __atomic_fetch_sub(&(counter), (n), __ATOMIC_RELAXED)
 #define counter_set(counter, n) __atomic_store_n(&(counter), (n), __ATOMIC_RELAXED)
 #define counter_get(counter) __atomic_load_n(&(counter), __ATOMIC_RELAXED)
 

@@ -14,6 +14,7 @@
 #include "migration/incoming.h"
 
 #include <json-c/json.h>
+#include <poll.h>
 #include <string.h>
 #include "migration/address.h"
 #include "migration/return-path.h"
@@ -94,6 +95,17 @@ int incoming_send_pong(uint32_t value, Error **errp)
                             errp);
 }
 
+/*
+ * A source that waits for the verdict keeps its side open. One that was cancelled has closed it; on a
+ * network our verdict could be sent all the same, but nobody would read it.
+ */
+static bool source_gave_up(QIOChannel *ioc)
+{
+    struct pollfd pfd = { .fd = qio_channel_get_fd(ioc), .events = POLLRDHUP };
+
+    return poll(&pfd, 1, 0) == 1;
+}
+
 /* Tell the source how it went. @err: NULL when it went well. */
 static int send_verdict(IncomingState *s, const Error *err, Error **errp)
 {
@@ -110,6 +122,11 @@ static int send_verdict(IncomingState *s, const Error *err, Error **errp)
                              errp) < 0) {
             return -1;
         }
+    }
+    if (!err && source_gave_up(ioc)) {
+        error_setg(errp, "the machine is loaded but the source did not wait: it has closed the "
+                   "connection");
+        return -1;
     }
     if (return_path_send(ioc, MIG_RP_SHUT, data, sizeof(data), errp) < 0) {
         error_prepend(errp, "the machine is loaded but the source could not be told: ");
@@ -194,8 +211,10 @@ static gpointer incoming_thread(gpointer opaque)
             send_verdict(s, err, NULL);
         }
     }
-    if (err) {
+    /* What is read to its end is not needed any more; a command gets a moment to end by itself. */
+    if (err || !migration_channels_bidirectional(s->ctx.channels)) {
         migration_channels_shutdown(s->ctx.channels);
+        migration_channels_close(s->ctx.channels);
     }
     mutex_lock(&s->lock);
     s->error = err;

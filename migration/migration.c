@@ -37,7 +37,9 @@
 
 /* Rates are enforced and measured in windows of this length. */
 #define WINDOW_US 100000
-/* A round that sent less than this had nothing to send: it says nothing about the bandwidth. */
+/* What was sent beyond a window's limit is made good in at most so many. */
+#define RATE_WINDOWS_MAX 10
+/* A round that ran out of things to send and sent less says nothing about the bandwidth. */
 #define WINDOW_COUNTS_BYTES MiB
 /* Without a limit a turn ends after this much, to look at time, cancel and convergence. */
 #define UNLIMITED_TURN_BYTES (64 * MiB)
@@ -45,6 +47,7 @@
 typedef struct MigrationState {
     /* Main thread only. */
     bool running;                       /* a thread was started and not yet joined */
+    bool ending;                        /* so is the process; set before the big lock is dropped */
     GThread *thread;
 
     /* Under lock: shared between the thread and the monitors. */
@@ -68,6 +71,7 @@ typedef struct MigrationState {
     double bandwidth;                   /* bytes per microsecond, of the last window that counts */
     int64_t window_start_us;            /* of measurement: one round of sending */
     uint64_t window_start_bytes;
+    uint64_t queued_bytes;              /* written before the window, and not sent yet */
     int64_t rate_start_us;              /* of enforcement: WINDOW_US long */
     uint64_t rate_start_bytes;
 } MigrationState;
@@ -168,7 +172,10 @@ static int migration_setup(MigrationState *s, Error **errp)
     if (!ioc || check_cancelled(s, errp) < 0) {
         return -1;
     }
-    s->ctx.main_file = mfile_new_output(ioc);
+    MigrationFile *f = mfile_new_output(ioc);
+    mutex_lock(&s->lock);
+    s->ctx.main_file = f;
+    mutex_unlock(&s->lock);
     if (savevm_prepare(&s->ctx, errp) < 0 || savevm_header(&s->ctx, errp) < 0 ||
         open_return_path(s, errp) < 0 || savevm_setup(&s->ctx, errp) < 0) {
         return -1;
@@ -187,53 +194,98 @@ static void window_begin(MigrationState *s, int64_t now)
     s->window_start_bytes = migration_context_transferred(&s->ctx);
 }
 
-/* Close a window of measurement: bandwidth, and what follows from it. */
-static void window_end(MigrationState *s, int64_t now, uint64_t pending)
+/*
+ * Close a window of measurement: bandwidth, and what follows from it. @busy: there was something to
+ * send all the time, so that what was sent is what could be sent, however little.
+ */
+static void window_end(MigrationState *s, int64_t now, bool busy, uint64_t pending)
 {
-    uint64_t bytes = migration_context_transferred(&s->ctx) - s->window_start_bytes;
+    uint64_t written = migration_context_transferred(&s->ctx) - s->window_start_bytes;
+    uint64_t queued = migration_channels_queued(s->ctx.channels);
+    /* A socket's buffer takes in much at first that says nothing about the way behind it. */
+    uint64_t bytes = s->queued_bytes + written - MIN(queued, s->queued_bytes + written);
     int64_t us = MAX(now - s->window_start_us, 1);
     uint64_t promised = migration_live_switchover_bandwidth();
 
     if (promised) {
         s->bandwidth = promised / 1e6;
-    } else if (bytes >= WINDOW_COUNTS_BYTES || s->bandwidth == 0) {
+    } else if (busy || bytes >= WINDOW_COUNTS_BYTES || s->bandwidth == 0) {
         s->bandwidth = (double)bytes / us;
     }
     mutex_lock(&s->lock);
     s->mbps = (double)bytes * 8 / us;
     s->pages_per_second = (double)bytes / TARGET_PAGE_SIZE * 1e6 / us;
     if (s->bandwidth > 0) {
-        s->expected_downtime_ms = pending / s->bandwidth / 1000;
+        s->expected_downtime_ms = (pending + queued) / s->bandwidth / 1000;
     }
     mutex_unlock(&s->lock);
     counter_set(s->ctx.counters.remaining_bytes, pending);
+    s->queued_bytes = queued;
     window_begin(s, now);
 }
 
 /* Whether @pending bytes can be sent within the downtime limit at the measured bandwidth. */
 static bool fits_downtime(MigrationState *s, uint64_t pending)
 {
-    return pending <= s->bandwidth * migration_live_downtime_limit_ms() * 1000;
+    return pending + s->queued_bytes <= s->bandwidth * migration_live_downtime_limit_ms() * 1000;
 }
 
-/* How many bytes may be sent now; waits for the next window when this one's are used up. */
+/*
+ * What counts as sent: what threads were handed as well, else they would be handed more and more until
+ * they have sent the first of it. A part of that may turn out to be zero pages and not count.
+ */
+static uint64_t rate_sent(MigrationState *s)
+{
+    return migration_context_transferred(&s->ctx) +
+           counter_get(s->ctx.counters.outstanding_bytes);
+}
+
+static void rate_begin(MigrationState *s)
+{
+    s->rate_start_us = g_get_monotonic_time();
+    s->rate_start_bytes = rate_sent(s);
+}
+
+/*
+ * Go on to the window of enforcement that @now lies in, each with room for @budget bytes. What was
+ * sent beyond that (channels send on by themselves what they were handed) counts in the new one, but
+ * not without end: a limit that was just lowered must not stop everything.
+ */
+static void rate_next_window(MigrationState *s, int64_t now, uint64_t sent, uint64_t budget)
+{
+    int64_t windows = MIN((now - s->rate_start_us) / WINDOW_US, RATE_WINDOWS_MAX);
+    uint64_t done = sent - s->rate_start_bytes, debt = 0;
+
+    if (done / budget >= (uint64_t)windows) {
+        debt = done - budget * windows;
+    }
+    s->rate_start_us = now - (now - s->rate_start_us) % WINDOW_US;
+    s->rate_start_bytes = sent - (debt / RATE_WINDOWS_MAX >= budget ? budget * RATE_WINDOWS_MAX
+                                                                    : debt);
+}
+
+/* How many bytes may be sent now; waits until there are any, or a cancel. */
 static int64_t rate_budget(MigrationState *s)
 {
-    uint64_t limit = max_bandwidth(s);
-    uint64_t sent = migration_context_transferred(&s->ctx);
-    uint64_t budget = MAX(limit * WINDOW_US / G_USEC_PER_SEC, 1);
+    for (;;) {
+        uint64_t limit = max_bandwidth(s);
+        uint64_t budget = MAX(limit / (G_USEC_PER_SEC / WINDOW_US), 1);
+        uint64_t sent = rate_sent(s);
+        int64_t now = g_get_monotonic_time();
 
-    if (!limit) {
-        return UNLIMITED_TURN_BYTES;
-    }
-    if (sent - s->rate_start_bytes >= budget) {
+        s->rate_start_bytes = MIN(s->rate_start_bytes, sent);
+        if (!limit || migration_context_cancelled(&s->ctx)) {
+            rate_begin(s);
+            return UNLIMITED_TURN_BYTES;
+        }
+        if (now - s->rate_start_us >= WINDOW_US) {
+            rate_next_window(s, now, sent, budget);
+        }
+        if (sent - s->rate_start_bytes < budget) {
+            return MIN(budget - (sent - s->rate_start_bytes), UNLIMITED_TURN_BYTES);
+        }
         wait_until(s, s->rate_start_us + WINDOW_US);
     }
-    if (g_get_monotonic_time() >= s->rate_start_us + WINDOW_US) {
-        s->rate_start_us = g_get_monotonic_time();
-        s->rate_start_bytes = sent;
-    }
-    return MIN(budget - MIN(sent - s->rate_start_bytes, budget - 1), UNLIMITED_TURN_BYTES);
 }
 
 /* Send in turns for a window's time or until everything is sent. Returns as iterate. */
@@ -255,6 +307,8 @@ static int send_window(MigrationState *s, Error **errp)
 static int migration_iterate(MigrationState *s, Error **errp)
 {
     window_begin(s, g_get_monotonic_time());
+    rate_begin(s);
+    s->queued_bytes = 0;
     for (;;) {
         uint64_t pending;
         int done = send_window(s, errp);
@@ -262,7 +316,7 @@ static int migration_iterate(MigrationState *s, Error **errp)
         if (done < 0 || savevm_pending(&s->ctx, false, &pending, errp) < 0) {
             return -1;
         }
-        window_end(s, g_get_monotonic_time(), pending);
+        window_end(s, g_get_monotonic_time(), !done, pending);
         if (!done && !fits_downtime(s, pending)) {
             continue;
         }
@@ -288,6 +342,8 @@ static void stop_machine(MigrationState *s)
     s->old_state = runstate_get();
     savevm_store_global_state();
     vm_stop_force_state(RUN_STATE_FINISH_MIGRATE);
+    /* Later it would change memory that was sent already. */
+    system_reset_if_requested();
     s->stopped_by_us = true;
     bql_unlock();
     __atomic_store_n(&s->ctx.stopped, true, __ATOMIC_RELEASE);
@@ -297,15 +353,17 @@ static void stop_machine(MigrationState *s)
 /* Put the machine back as it was; a migration that ended in any way but well. Big lock held. */
 static void resume_machine(MigrationState *s)
 {
-    if (!s->stopped_by_us) {
+    RunState held;
+
+    if (!s->stopped_by_us || s->ending || !runstate_check(RUN_STATE_FINISH_MIGRATE)) {
         return;
     }
-    if (runstate_check(RUN_STATE_FINISH_MIGRATE) || runstate_check(RUN_STATE_POSTMIGRATE)) {
-        if (s->was_running) {
-            vm_start();
-        } else {
-            runstate_set(s->old_state);
-        }
+    if (vm_take_held_stop(&held)) {
+        runstate_set(held);
+    } else if (s->was_running) {
+        vm_start();
+    } else {
+        runstate_set(s->old_state);
     }
 }
 
@@ -337,7 +395,8 @@ static int migration_complete(MigrationState *s, Error **errp)
     if (s->return_path) {
         return return_path_wait_shut(mfile_channel(s->ctx.main_file), errp);
     }
-    return check_cancelled(s, errp);
+    /* All of it is out of our hands: a cancel comes too late, somebody may run the machine. */
+    return 0;
 }
 
 /* ---- the end ---- */
@@ -376,6 +435,8 @@ static void migration_finish(MigrationState *s, Error *err)
 
     int64_t now = g_get_monotonic_time();
     uint64_t transferred = migration_context_transferred(&s->ctx);
+    /* This may wait for a command to end, so it comes before anybody joins this thread. */
+    migration_channels_close(s->ctx.channels);
     counter_set(s->ctx.counters.downtime_bytes,
                 transferred - (s->stopped_by_us ? counter_get(s->ctx.counters.precopy_bytes)
                                                 : transferred));
@@ -641,6 +702,7 @@ void migration_init(void)
 
 void migration_shutdown(void)
 {
+    current.ending = true;
     cancel_outgoing(&current);
     if (current.thread) {
         bql_unlock();

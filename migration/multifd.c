@@ -90,6 +90,9 @@ static void worker_step(WorkerThread *wt, Error **errp)
     } else {
         pool->ops->job(&wt->worker, &job, errp);
     }
+    if (!sync) {
+        counter_sub(wt->worker.ctx->counters.outstanding_bytes, job.pages * TARGET_PAGE_SIZE);
+    }
     mutex_lock(&pool->lock);
     wt->busy = false;
     if (sync) {
@@ -242,6 +245,7 @@ int multifd_pool_submit(MultifdPool *pool, int channel, const MultifdJob *job, E
     }
     ret = pool_check(pool, errp);
     if (ret == 0) {
+        counter_add(wt->worker.ctx->counters.outstanding_bytes, job->pages * TARGET_PAGE_SIZE);
         wt->jobs[(wt->first_job + wt->njobs) % QUEUE_JOBS] = *job;
         wt->njobs++;
         cond_signal(&wt->wake);

@@ -410,7 +410,8 @@ static int load_page_records(RamLoad *load, MigrationFile *f, Error **errp)
         return -1;
     }
     mfile_skip(f, used);
-    if (load->next_page == UINT64_MAX || have - used >= PAGE_RECORD_BYTES) {
+    /* Where others write pages as well, guesses could spoil what they have just written. */
+    if (load->source || load->next_page == UINT64_MAX || have - used >= PAGE_RECORD_BYTES) {
         return 0;
     }
     pages = ram_scatter_read(load->scatter, load->current, load->next_page, f, errp);

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include "util/bswap.h"
 
+/* A destination has one or two things to say; one that never ends must not keep us. */
+#define MESSAGES_MAX 1000
 #define DESTINATION_FAILED "the destination failed to load the machine"
 
 int return_path_send(QIOChannel *ioc, uint16_t type, const void *data, uint16_t len, Error **errp)
@@ -82,7 +84,7 @@ int return_path_wait_shut(QIOChannel *ioc, Error **errp)
     g_autofree char *reason = NULL;
     uint8_t data[MIG_RP_TEXT_MAX];
 
-    for (;;) {
+    for (unsigned n = 0; n < MESSAGES_MAX; n++) {
         uint16_t type;
         int len = read_message(ioc, &type, data, errp);
 
@@ -108,6 +110,8 @@ int return_path_wait_shut(QIOChannel *ioc, Error **errp)
             return -1;
         }
     }
+    error_setg(errp, "the destination sent %u messages and no confirmation", MESSAGES_MAX);
+    return -1;
 }
 
 Error *return_path_reason(QIOChannel *ioc)

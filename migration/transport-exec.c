@@ -9,7 +9,11 @@
  */
 #include "migration/transport.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/pidfd.h>
+#include <unistd.h>
 #include "io/channel-command.h"
 
 static int exec_check(MigrationChannels *mc, Error **errp)
@@ -43,10 +47,41 @@ static QIOChannel *exec_accept(MigrationChannels *mc, Error **errp)
     return exec_spawn(mc, O_RDONLY, errp);
 }
 
-/* End of input for the command; what it then says with its exit status is the result. */
+/*
+ * End of input for the command; what it then says with its exit status is the result. It may take
+ * its time, and a cancel does not wait for it.
+ */
 static int exec_finish(MigrationChannels *mc, Error **errp)
 {
-    return qio_channel_close(mc->main, errp);
+    int pidfd = pidfd_open(qio_channel_command_get_pid((QIOChannelCommand *)mc->main), 0);
+    struct pollfd fds[] = {
+        { .fd = pidfd, .events = POLLIN },
+        { .fd = mc->cancel_fd, .events = POLLIN },
+    };
+    int ret;
+
+    if (pidfd < 0) {
+        error_setg_errno(errp, errno, "cannot wait for the %s", mc->describe);
+        return -1;
+    }
+    mutex_lock(&mc->lock);
+    if (!mc->shut) {
+        qio_channel_shutdown(mc->main, QIO_CHANNEL_SHUTDOWN_WRITE, NULL);
+    }
+    mutex_unlock(&mc->lock);
+    while ((ret = poll(fds, G_N_ELEMENTS(fds), -1)) < 0 && errno == EINTR) {
+    }
+    close(pidfd);
+
+    mutex_lock(&mc->lock);
+    if (mc->shut || ret < 0) {
+        error_setg(errp, "the migration was cancelled");
+        ret = -1;
+    } else {
+        ret = qio_channel_close(mc->main, errp);
+    }
+    mutex_unlock(&mc->lock);
+    return ret;
 }
 
 const MigrationTransport transport_exec = {

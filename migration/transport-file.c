@@ -125,6 +125,18 @@ static int check_offset(MigrationChannels *mc, uint64_t offset, Error **errp)
     return 0;
 }
 
+/* Opening a pipe by its name waits for its other end, and would keep the main thread. */
+static int open_file(const char *path, int flags, Error **errp)
+{
+    int fd = io_open(path, flags | O_NONBLOCK, 0600, errp);
+
+    /* Descriptors of a set share their flags with others. */
+    if (fd >= 0 && !path_is_fdset(path)) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    }
+    return fd;
+}
+
 static int file_outgoing(MigrationChannels *mc, Error **errp)
 {
     const FileMigrationArgs *args = &mc->addr->u.file;
@@ -132,7 +144,7 @@ static int file_outgoing(MigrationChannels *mc, Error **errp)
     if (check_offset(mc, args->offset, errp) < 0) {
         return -1;
     }
-    int fd = io_open(args->filename, O_CREAT | O_WRONLY, 0600, errp);
+    int fd = open_file(args->filename, O_CREAT | O_WRONLY, errp);
     if (fd < 0 || file_set_main(mc, fd, args->filename, args->offset, errp) < 0) {
         return -1;
     }
@@ -146,7 +158,7 @@ static int file_incoming(MigrationChannels *mc, Error **errp)
     if (check_offset(mc, args->offset, errp) < 0) {
         return -1;
     }
-    int fd = io_open(args->filename, O_RDONLY, 0, errp);
+    int fd = open_file(args->filename, O_RDONLY, errp);
     return fd < 0 ? -1 : file_set_main(mc, fd, args->filename, args->offset, errp);
 }
 

@@ -204,6 +204,19 @@ bool system_take_vmstop_request(void)
     return asked;
 }
 
+void system_reset_if_requested(void)
+{
+    ShutdownCause cause;
+
+    pthread_mutex_lock(&lock);
+    cause = pending.reset;
+    pending.reset = SHUTDOWN_CAUSE_NONE;
+    pthread_mutex_unlock(&lock);
+    if (cause != SHUTDOWN_CAUSE_NONE) {
+        system_reset_run(cause);
+    }
+}
+
 /* ---- signals ---- */
 
 static void on_signal(int number, siginfo_t *info, void *context)

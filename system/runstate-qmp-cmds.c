@@ -52,6 +52,10 @@ void qmp_system_reset(Error **errp)
         error_setg(errp, "The machine cannot be reset while it waits for an incoming migration");
         return;
     }
+    if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        error_setg(errp, "Migration is not finalized yet");
+        return;
+    }
     system_reset_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
 }
 

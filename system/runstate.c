@@ -13,6 +13,8 @@
 
 static RunState current_state = RUN_STATE_PRELAUNCH;
 static bool autostart = true;
+static bool stop_held;                  /* vm_take_held_stop() */
+static RunState held_state;
 
 typedef struct Notifier {
     RunStateNotify *notify;
@@ -73,6 +75,9 @@ void runstate_set(RunState state)
     if (!(transitions[current_state] & 1u << state)) {
         g_error("invalid run state transition: '%s' -> '%s'", runstate_name(current_state),
                 runstate_name(state));
+    }
+    if (state == RUN_STATE_FINISH_MIGRATE) {
+        stop_held = false;
     }
     current_state = state;
 }
@@ -203,7 +208,19 @@ void vm_stop(RunState state)
         system_vmstop_request(state);
     } else if (stop_quietly(state)) {
         qapi_event_send_stop();
+    } else if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        stop_held = true;
+        held_state = state;
     }
+}
+
+bool vm_take_held_stop(RunState *state)
+{
+    bool held = stop_held;
+
+    *state = held_state;
+    stop_held = false;
+    return held;
 }
 
 void vm_shutdown(void)

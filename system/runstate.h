@@ -36,6 +36,11 @@ void vm_start(void);
  * migration thread holding the big lock.
  */
 void vm_stop(RunState state);
+/*
+ * A stop that came while the machine stood to be migrated (finish-migrate) and so had nothing to
+ * stop: true, once, and @state is what it asked for. It holds if the machine comes back.
+ */
+bool vm_take_held_stop(RunState *state);
 /* The same, and @state is taken even when the machine did not run. */
 void vm_stop_force_state(RunState state);
 /* At the end of the process, when the event SHUTDOWN has told all: stop without event STOP. */
@@ -60,6 +65,12 @@ void system_vmstop_request(RunState state);
  * SHUTDOWN_CAUSE_NONE.
  */
 void system_reset_run(ShutdownCause cause);
+
+/*
+ * Run a reset that was requested and that the main thread has not come to yet. Any thread but a
+ * vCPU's; vCPUs stand.
+ */
+void system_reset_if_requested(void);
 
 /* What -no-reboot, -no-shutdown, -action and the command set-action choose. */
 void system_set_reboot_action(RebootAction action);
