@@ -172,11 +172,19 @@ static void submit(FileIO *io, unsigned wait)
 {
     int ret;
 
-    do {
+    for (;;) {
         ret = io_uring_submit_and_wait(&io->ring, wait);
-    } while (ret == -EINTR || ret == -EAGAIN || ret == -EBUSY);
-    /* Any other failure would be a broken ring: buffers could be written for ever. */
-    g_assert(ret >= 0);
+        if (ret >= 0) {
+            break;
+        }
+        if (ret == -EAGAIN || ret == -EBUSY || ret == -ENOMEM) {
+            /* The kernel is short of something that completions bring back. */
+            g_usleep(1000);
+        } else if (ret != -EINTR) {
+            /* Only a ring that is used wrongly gives these. */
+            g_error("io_uring: %s", g_strerror(-ret));
+        }
+    }
     io->unsubmitted = 0;
 }
 
