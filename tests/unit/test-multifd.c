@@ -431,6 +431,47 @@ static void test_lost_packet(void)
     check_load_fails(h, "3 multifd packets were sent, but 2 came");
 }
 
+/* Bytes changed in a channel: loaded or refused, never stuck. */
+static void test_spoiled_anywhere(gconstpointer opaque)
+{
+    const Case c = { 2, GPOINTER_TO_INT(opaque), ZERO_PAGE_DETECTION_MULTIFD, false };
+    RamHarness *h = harness_for(&c);
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(98);
+    g_autofree uint8_t *good = NULL;
+    const uint8_t *data;
+    unsigned refused = 0;
+    size_t size;
+
+    ram_fill(ram_block_new("a", 150 * TARGET_PAGE_SIZE, NULL, &error_abort), 3);
+    ram_fill(ram_block_new("b", 9 * TARGET_PAGE_SIZE, NULL, &error_abort), 4);
+    g_assert_cmpint(ram_harness_save(h, &error_abort), ==, 0);
+    data = qio_channel_buffer_data(h->channels.extra->pdata[0], &size);
+    good = g_memdup2(data, size);
+    for (unsigned i = 0; i < 300; i++) {
+        g_autoptr(RamHarness) again = harness_for(&c);
+        g_autoptr(GByteArray) stream = ram_harness_stream(h);
+        size_t other_size;
+        const uint8_t *other = qio_channel_buffer_data(h->channels.extra->pdata[1], &other_size);
+        g_autofree uint8_t *copy = g_memdup2(good, size);
+        Error *err = NULL;
+
+        for (unsigned n = 1 + i % 3; n; n--) {
+            copy[g_rand_int(rnd) % MIN(size, i % 2 ? 500 : size)] = g_rand_int(rnd);
+        }
+        ram_harness_set_stream(again, stream->data, stream->len);
+        qio_channel_write_all(again->channels.extra->pdata[0], copy, size, &error_abort);
+        qio_channel_write_all(again->channels.extra->pdata[1], other, other_size, &error_abort);
+        if (ram_harness_load(again, &err) < 0) {
+            g_assert_nonnull(err);
+            error_free(err);
+            refused++;
+        }
+    }
+    g_assert_cmpuint(refused, >, 50);
+    ram_harness_free(h);
+    ram_free_all();
+}
+
 /* One connection breaks at the source: all stop, and the error names it. */
 static void test_broken_channel(void)
 {
@@ -507,6 +548,12 @@ int main(int argc, char **argv)
                          GINT_TO_POINTER(MULTI_FD_COMPRESSION_ZSTD), test_lost_channel);
     g_test_add_func("/multifd/bad-packets", test_bad_packets);
     g_test_add_func("/multifd/lost-packet", test_lost_packet);
+    g_test_add_data_func("/multifd/spoiled-anywhere/none",
+                         GINT_TO_POINTER(MULTI_FD_COMPRESSION_NONE), test_spoiled_anywhere);
+    g_test_add_data_func("/multifd/spoiled-anywhere/zlib",
+                         GINT_TO_POINTER(MULTI_FD_COMPRESSION_ZLIB), test_spoiled_anywhere);
+    g_test_add_data_func("/multifd/spoiled-anywhere/zstd",
+                         GINT_TO_POINTER(MULTI_FD_COMPRESSION_ZSTD), test_spoiled_anywhere);
     g_test_add_func("/multifd/broken-channel", test_broken_channel);
     g_test_add_func("/multifd/cannot-open", test_cannot_open);
     return g_test_run();

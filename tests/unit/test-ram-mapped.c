@@ -389,6 +389,38 @@ static void test_refused_cut(void)
     g_unlink(path);
 }
 
+/* Bytes of entry, header and bitmap changed: loaded or refused, nothing read beside guest memory. */
+static void test_spoiled_anywhere(void)
+{
+    RamHarness *h;
+    g_autofree char *path = good_file(&h);
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(97);
+    File good = read_back(path);
+    unsigned refused = 0;
+
+    for (unsigned i = 0; i < 600; i++) {
+        Error *err = NULL;
+
+        for (unsigned n = 1 + i % 3; n; n--) {
+            spoil(path, g_rand_int(rnd) % 63, g_rand_int(rnd), 1);
+        }
+        if (ram_harness_load(h, &err) < 0) {
+            g_assert_nonnull(err);
+            error_free(err);
+            refused++;
+        }
+        for (unsigned at = 0; at < 63; at++) {
+            spoil(path, at, good.data[at], 1);
+        }
+    }
+    g_assert_cmpuint(refused, >, 100);
+    g_assert_cmpint(ram_harness_load(h, &error_abort), ==, 0);
+    g_free(good.data);
+    ram_harness_free(h);
+    ram_free_all();
+    g_unlink(path);
+}
+
 static void test_refused_no_file(void)
 {
     g_autoptr(RamHarness) h = ram_harness_new();
@@ -529,6 +561,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram-mapped/refused/header", test_refused_header);
     g_test_add_func("/ram-mapped/refused/page-records", test_refused_page_records);
     g_test_add_func("/ram-mapped/refused/cut", test_refused_cut);
+    g_test_add_func("/ram-mapped/refused/spoiled-anywhere", test_spoiled_anywhere);
     g_test_add_func("/ram-mapped/refused/no-file", test_refused_no_file);
     g_test_add_data_func("/ram-mapped/file-too-large/1", GINT_TO_POINTER(0), test_file_too_large);
     g_test_add_data_func("/ram-mapped/file-too-large/4", GINT_TO_POINTER(4), test_file_too_large);

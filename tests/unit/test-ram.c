@@ -444,6 +444,40 @@ static void test_refused_cut(void)
     ram_free_all();
 }
 
+/* Bytes changed anywhere: loaded or refused, and nothing is touched that is not guest memory. */
+static void test_spoiled_anywhere(void)
+{
+    g_autoptr(RamHarness) h = ram_harness_new();
+    g_autoptr(GByteArray) stream = NULL;
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(99);
+    unsigned refused = 0;
+
+    ram_fill(ram_block_new("a", 16 * TARGET_PAGE_SIZE, NULL, &error_abort), 3);
+    ram_fill(ram_block_new("b", 9 * TARGET_PAGE_SIZE, NULL, &error_abort), 4);
+    g_assert_cmpint(ram_harness_save(h, &error_abort), ==, 0);
+    stream = ram_harness_stream(h);
+    for (unsigned i = 0; i < 3000; i++) {
+        g_autofree uint8_t *copy = g_memdup2(stream->data, stream->len);
+        Error *err = NULL;
+
+        for (unsigned n = 1 + i % 3; n; n--) {
+            /* Mostly where the structure is: the beginning, and around page records. */
+            size_t at = i % 2 ? g_rand_int(rnd) % MIN(stream->len, 80)
+                              : g_rand_int(rnd) % (stream->len / 4096 + 1) * 4104 +
+                                g_rand_int(rnd) % 60;
+            copy[MIN(at, stream->len - 1)] = g_rand_int(rnd);
+        }
+        ram_harness_set_stream(h, copy, stream->len);
+        if (ram_harness_load(h, &err) < 0) {
+            g_assert_nonnull(err);
+            error_free(err);
+            refused++;
+        }
+    }
+    g_assert_cmpuint(refused, >, 1000);
+    ram_free_all();
+}
+
 static void test_autoconverge(void)
 {
     AutoConverge ac = { 0 };
@@ -484,6 +518,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/refused/blocks", test_refused_blocks);
     g_test_add_func("/ram/refused/pages", test_refused_pages);
     g_test_add_func("/ram/refused/cut", test_refused_cut);
+    g_test_add_func("/ram/refused/spoiled-anywhere", test_spoiled_anywhere);
     g_test_add_func("/ram/autoconverge", test_autoconverge);
     return g_test_run();
 }
