@@ -163,7 +163,8 @@ bool ram_dirty_marks_on(Error **errp)
         RAMBlockFull *full = ram_block_full(block);
 
         if (full->dirty_store) {
-            bitmap_zero(full->dirty_store, block->pages);
+            /* Who has seen it before it was switched off may still be marking. */
+            bitmap_test_and_clear_atomic(full->dirty_store, 0, block->pages);
         } else {
             full->dirty_store = bitmap_try_new(block->pages);
         }

@@ -11,6 +11,7 @@
 #define TESTS_QTEST_LIBQTEST_INT_H
 
 #include "tests/qtest/libqtest.h"
+#include "util/mutex.h"
 
 #define QTEST_IRQS 256
 
@@ -25,8 +26,8 @@ typedef struct LineSocket {
 typedef struct Capture {
     int fd;                     /* read end of the pipe */
     GThread *thread;            /* drains it, so that the machine never waits */
-    GMutex lock;
-    GCond changed;
+    Mutex lock;
+    Cond changed;
     GString *text;
     bool ended;
 } Capture;

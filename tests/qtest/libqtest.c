@@ -144,23 +144,23 @@ static gpointer capture_thread(gpointer opaque)
     ssize_t n;
 
     while ((n = read(capture->fd, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR)) {
-        g_mutex_lock(&capture->lock);
+        mutex_lock(&capture->lock);
         g_string_append_len(capture->text, buf, MAX(n, 0));
-        g_cond_broadcast(&capture->changed);
-        g_mutex_unlock(&capture->lock);
+        cond_broadcast(&capture->changed);
+        mutex_unlock(&capture->lock);
     }
-    g_mutex_lock(&capture->lock);
+    mutex_lock(&capture->lock);
     capture->ended = true;
-    g_cond_broadcast(&capture->changed);
-    g_mutex_unlock(&capture->lock);
+    cond_broadcast(&capture->changed);
+    mutex_unlock(&capture->lock);
     return NULL;
 }
 
 static void capture_begin(Capture *capture, int fd)
 {
     capture->fd = fd;
-    g_mutex_init(&capture->lock);
-    g_cond_init(&capture->changed);
+    mutex_init(&capture->lock);
+    cond_init(&capture->changed);
     capture->text = g_string_new(NULL);
     capture->thread = g_thread_new("capture", capture_thread, capture);
 }
@@ -178,17 +178,17 @@ static void capture_free(Capture *capture)
     capture_join(capture);
     close(capture->fd);
     g_string_free(capture->text, TRUE);
-    g_mutex_clear(&capture->lock);
-    g_cond_clear(&capture->changed);
+    mutex_destroy(&capture->lock);
+    cond_destroy(&capture->changed);
 }
 
 static char *capture_text(Capture *capture)
 {
     char *text;
 
-    g_mutex_lock(&capture->lock);
+    mutex_lock(&capture->lock);
     text = g_strdup(capture->text->str);
-    g_mutex_unlock(&capture->lock);
+    mutex_unlock(&capture->lock);
     return text;
 }
 
@@ -198,14 +198,14 @@ static bool capture_wait(Capture *capture, const char *text, size_t have)
     gint64 deadline = qtest_deadline();
     bool found;
 
-    g_mutex_lock(&capture->lock);
+    mutex_lock(&capture->lock);
     while (!(found = text ? strstr(capture->text->str, text) != NULL : capture->text->len > have) &&
            !capture->ended) {
-        if (!g_cond_wait_until(&capture->changed, &capture->lock, deadline)) {
+        if (!cond_wait_until(&capture->changed, &capture->lock, deadline)) {
             break;
         }
     }
-    g_mutex_unlock(&capture->lock);
+    mutex_unlock(&capture->lock);
     return found;
 }
 
