@@ -68,7 +68,9 @@ typedef struct MigrationState {
     RunState old_state;
     bool stopped_by_us;
     bool return_path;
-    double bandwidth;                   /* bytes per microsecond, of the last window that counts */
+    double bandwidth;                   /* bytes per microsecond: the least of the last two */
+    double last_bandwidth;              /* of the last window that counts */
+    unsigned windows;                   /* that counted */
     int64_t window_start_us;            /* of measurement: one round of sending */
     uint64_t window_start_bytes;
     uint64_t queued_bytes;              /* written before the window, and not sent yet */
@@ -210,7 +212,11 @@ static void window_end(MigrationState *s, int64_t now, bool busy, uint64_t pendi
     if (promised) {
         s->bandwidth = promised / 1e6;
     } else if (busy || bytes >= WINDOW_COUNTS_BYTES || s->bandwidth == 0) {
-        s->bandwidth = (double)bytes / us;
+        /* Buffers on the way, which no socket tells of, take in much at first and then no more. */
+        double measured = (double)bytes / us;
+        s->bandwidth = s->windows ? MIN(measured, s->last_bandwidth) : measured;
+        s->last_bandwidth = measured;
+        s->windows++;
     }
     mutex_lock(&s->lock);
     s->mbps = (double)bytes * 8 / us;
@@ -317,7 +323,7 @@ static int migration_iterate(MigrationState *s, Error **errp)
             return -1;
         }
         window_end(s, g_get_monotonic_time(), !done, pending);
-        if (!done && !fits_downtime(s, pending)) {
+        if (!done && (s->windows < 2 || !fits_downtime(s, pending))) {
             continue;
         }
         if (savevm_pending(&s->ctx, true, &pending, errp) < 0) {
@@ -532,7 +538,8 @@ static void migration_reset(MigrationState *s)
     mutex_unlock(&s->lock);
     memset(&s->ctx, 0, sizeof(s->ctx));
     s->was_running = s->stopped_by_us = s->return_path = false;
-    s->bandwidth = 0;
+    s->bandwidth = s->last_bandwidth = 0;
+    s->windows = 0;
 }
 
 void qmp_migrate(const char *uri, bool has_channels, MigrationChannelList *channels,
