@@ -85,6 +85,7 @@ void chr_be_event(Chardev *chr, ChrEvent event);
 
 /* char-io.c ----------------------------------------------------------------------------------- */
 
+/* Before open and after close; char.c calls them, kinds do not. */
 void char_io_init(Chardev *chr);
 void char_io_destroy(Chardev *chr);
 
@@ -101,6 +102,10 @@ void char_io_detach(Chardev *chr);
 /* Only input is at its end. */
 void char_io_detach_input(Chardev *chr);
 
+/*
+ * What chr_fe_write(), with @all chr_fe_write_all(), and chr_fe_add_watch() do on a device that
+ * is no mux.
+ */
 int char_io_write(Chardev *chr, const void *buf, int len, bool all);
 guint char_io_add_watch(Chardev *chr, GIOCondition condition, ChrWatchFunc func, void *opaque);
 /* Have the main loop ask can_read again, and act on a broken connection. Any thread. */

@@ -88,6 +88,7 @@ char *qio_channel_describe(QIOChannel *ioc);
  */
 void qio_channel_set_target(QIOChannel *ioc, const char *target);
 
+/* Features are set when the channel is made and do not change. */
 bool qio_channel_has_feature(QIOChannel *ioc, QIOChannelFeature feature);
 
 /* Streams ------------------------------------------------------------------------------------ */

@@ -19,6 +19,7 @@ typedef struct QIONetListener QIONetListener;
 typedef void (*QIONetListenerClientFunc)(QIONetListener *listener, QIOChannelSocket *client,
                                          gpointer opaque);
 
+/* A listener that listens on nothing yet. */
 QIONetListener *qio_net_listener_new(void);
 /*
  * Close its sockets and free it. From a client function too; it then goes when the function

@@ -50,6 +50,7 @@ struct MigrationContext {
     int64_t turn_budget;
 };
 
+/* Whether the migration is to end soon as failed or cancelled. Any thread. */
 static inline bool migration_context_cancelled(MigrationContext *ctx)
 {
     return __atomic_load_n(&ctx->cancelled, __ATOMIC_RELAXED);

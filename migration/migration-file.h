@@ -28,6 +28,7 @@ MigrationFile *mfile_new_input(QIOChannel *ioc);
 void mfile_free(MigrationFile *f);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(MigrationFile, mfile_free)
 
+/* What the bytes go to or come from; belongs to the file. */
 QIOChannel *mfile_channel(MigrationFile *f);
 
 /* 0, or -1 with a copy of the sticky error in @errp. */

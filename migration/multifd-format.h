@@ -43,11 +43,13 @@ typedef struct MultifdPacket {
     uint64_t offsets[MULTIFD_PACKET_PAGES];     /* normal pages, then zero pages; bytes */
 } MultifdPacket;
 
+/* The initial message of channel @id of the machine @uuid. */
 void multifd_init_encode(uint8_t bytes[MULTIFD_INIT_BYTES], const uint8_t uuid[16], uint8_t id);
 /* Check all but the id against the machine's own UUID. Returns the id, or -1 with @errp set. */
 int multifd_init_decode(const uint8_t bytes[MULTIFD_INIT_BYTES], const uint8_t uuid[16],
                         Error **errp);
 
+/* The bytes of @packet, which must be one that multifd_packet_decode() takes. */
 void multifd_packet_encode(uint8_t bytes[MULTIFD_PACKET_BYTES], const MultifdPacket *packet);
 /*
  * Check everything that needs no knowledge of the machine: magic, version, known flags, counts, the

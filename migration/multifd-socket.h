@@ -10,6 +10,7 @@
 #include "migration/ram-load.h"
 #include "migration/ram.h"
 
+/* Memory over the multifd channels of @ctx, a socket. Connects nothing yet. */
 RamSink *multifd_send_sink_new(MigrationContext *ctx, Error **errp);
 RamSource *multifd_recv_source_new(MigrationContext *ctx, Error **errp);
 

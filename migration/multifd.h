@@ -57,6 +57,7 @@ MultifdPool *multifd_pool_new(MigrationContext *ctx, const MultifdOps *ops, void
 /* Ends and joins all threads; jobs that were not begun are dropped. NULL is allowed. */
 void multifd_pool_free(MultifdPool *pool);
 
+/* How many channels, and so threads, it has. */
 unsigned multifd_pool_channels(const MultifdPool *pool);
 
 #define MULTIFD_ANY_CHANNEL (-1)

@@ -22,6 +22,7 @@ typedef struct MigrationOptions {
     bool max_bandwidth_set;                 /* by a person; else the transport's default holds */
 } MigrationOptions;
 
+/* Whether the capability @cap is on. */
 static inline bool migration_cap(const MigrationOptions *opts, MigrationCapability cap)
 {
     return opts->caps[cap];

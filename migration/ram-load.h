@@ -46,6 +46,7 @@ RamSource *ram_source_new(MigrationContext *ctx, const GPtrArray *targets, Error
 /* The target named @id, or NULL. Any thread, after start(). */
 RamTarget *ram_source_target(RamSource *source, const char *id);
 
+/* The loading half of the section's SaveVMHandlers (migration/savevm.h has their contracts). */
 int ram_load_prepare(void *opaque, MigrationContext *ctx, Error **errp);
 int ram_load_state(void *opaque, MigrationFile *f, uint32_t version, Error **errp);
 int ram_load_complete(void *opaque, Error **errp);

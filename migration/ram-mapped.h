@@ -46,6 +46,7 @@ typedef struct MappedBlock {
     unsigned long *bitmap;      /* pages that are in the file */
 } MappedBlock;
 
+/* With its bitmap. */
 void mapped_block_free(MappedBlock *mb);
 
 /*
@@ -61,6 +62,7 @@ MultifdPool *mapped_pool_new(MigrationContext *ctx, const MultifdOps *ops, void 
 int mapped_pool_submit(MultifdPool *pool, MappedBlock *mb, uint64_t first, uint64_t n,
                        Error **errp);
 
+/* NULL with @errp set when the main channel of @ctx has no offsets. Opens nothing yet. */
 RamSink *ram_mapped_sink_new(MigrationContext *ctx, Error **errp);
 RamSource *ram_mapped_source_new(MigrationContext *ctx, Error **errp);
 

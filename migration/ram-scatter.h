@@ -12,6 +12,7 @@
 
 typedef struct RamScatter RamScatter;
 
+/* Without a guess yet. */
 RamScatter *ram_scatter_new(void);
 void ram_scatter_free(RamScatter *scatter);
 

@@ -67,6 +67,7 @@ extern GPtrArray *savevm_entries;
         for (SaveStateEntry *entry = g_ptr_array_index(savevm_entries, entry##_i); entry; \
              entry = NULL)
 
+/* The section that was registered by this name, or NULL. Under the big lock. */
 SaveStateEntry *savevm_find(const char *idstr, uint32_t instance_id);
 
 /* What the configuration section says (migration/configuration.c). */
@@ -84,6 +85,7 @@ typedef struct ConfigurationState {
 } ConfigurationState;
 
 extern const VMStateDescription vmstate_configuration;
+/* This machine's configuration under @opts, to be saved or to be compared with. */
 void configuration_init(ConfigurationState *state, const MigrationOptions *opts);
 
 /* The globalstate section (migration/global-state.c). */

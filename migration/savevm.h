@@ -48,6 +48,7 @@ typedef struct SaveVMHandlers {
     void (*load_cleanup)(void *opaque);
 } SaveVMHandlers;
 
+/* Register a section that is sent in turns; @handlers are kept, for good. */
 void savevm_register_live(const char *idstr, uint32_t instance_id, uint32_t version,
                           const SaveVMHandlers *handlers, void *opaque);
 

@@ -31,6 +31,7 @@ typedef struct NamedFds NamedFds;
 #define NAMED_FDS_MAX 128
 #define FDSET_FDS_MAX 256
 
+/* An empty shelf; freeing it closes what is on it. */
 NamedFds *named_fds_new(void);
 void named_fds_free(NamedFds *fds);
 /* Shelve @fd, which is taken over in any case. One that had the same name is closed. */

@@ -46,6 +46,7 @@ typedef struct JSONLexer {
     GString *text;              /* spelling of the token that was last reported */
 } JSONLexer;
 
+/* Ready for the first byte; what it allocates goes with destroy. */
 void json_lexer_init(JSONLexer *lexer);
 void json_lexer_destroy(JSONLexer *lexer);
 /* Forget a token that has begun. */

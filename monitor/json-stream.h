@@ -32,6 +32,7 @@
 
 typedef struct JSONStream JSONStream;
 
+/* Ready for the first byte. Free it with json_stream_free(). */
 JSONStream *json_stream_new(void);
 void json_stream_free(JSONStream *stream);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(JSONStream, json_stream_free)

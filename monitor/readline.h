@@ -28,6 +28,7 @@ typedef struct Completions {
     char *word;                 /* the word before the cursor that they complete */
 } Completions;
 
+/* @word is copied; clear gives everything back. */
 void completions_init(Completions *c, const char *word);
 void completions_clear(Completions *c);
 /* Offer @word when the word before the cursor begins it. */
@@ -44,6 +45,7 @@ typedef struct ReadLineOps {
 
 typedef struct ReadLine ReadLine;
 
+/* @prompt is copied, @ops kept; nothing is shown until readline_start(). */
 ReadLine *readline_new(const char *prompt, const ReadLineOps *ops, void *opaque);
 void readline_free(ReadLine *rl);
 /* Show the prompt and begin an empty line. */

@@ -42,6 +42,7 @@ typedef struct QmpCommandList {
     GPtrArray *in_order;            /* of QmpCommand, borrowed */
 } QmpCommandList;
 
+/* An empty list; destroy frees what was added, not the list itself. */
 void qmp_command_list_init(QmpCommandList *cmds);
 void qmp_command_list_destroy(QmpCommandList *cmds);
 

@@ -112,6 +112,7 @@ void visit_wrong_type(Visitor *v, const char *name, const char *expected, Error 
 
 /* The visitor itself */
 
+/* Whether @v makes values, and whether it frees them; else it reads or copies them. */
 bool visit_is_input(const Visitor *v);
 bool visit_is_dealloc(const Visitor *v);
 

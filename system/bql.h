@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Not recursive: a thread that holds it must not ask for it again. */
 void bql_lock(void);
 void bql_unlock(void);
 /* Whether the calling thread holds the lock. */

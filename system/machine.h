@@ -58,6 +58,7 @@ struct Machine {
     void *boot;                     /* the class's own, for later resets */
 };
 
+/* Make @klass known, before the command line is parsed; it is kept. */
 void machine_register(const MachineClass *klass);
 /* All of them in order of registration: NULL starts, NULL ends. */
 const MachineClass *machine_class_next(const MachineClass *after);

@@ -25,6 +25,7 @@ typedef struct RAMBlockFull {
 /* @n rounded up to a multiple of @to, a power of two. */
 #define ROUND_UP_TO(n, to) (((n) + (uint64_t)(to) - 1) & ~((uint64_t)(to) - 1))
 
+/* What the RAM layer knows beside the public part. */
 static inline RAMBlockFull *ram_block_full(const RAMBlock *block)
 {
     return (RAMBlockFull *)block;
@@ -54,6 +55,10 @@ typedef struct FileIter {
     uint64_t at, end;           /* offsets in the block not asked for yet */
 } FileIter;
 
+/*
+ * The parts of [@from, @to), bytes of @block, that its file holds data in, one after the other;
+ * an empty one ends it.
+ */
 FileIter file_iter_init(const RAMBlock *block, uint64_t from, uint64_t to);
 Extent file_iter_next(FileIter *iter);
 

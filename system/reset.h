@@ -9,6 +9,7 @@
 #define SYSTEM_RESET_H
 
 typedef void ResetHandler(void *opaque);
+/* @handler is called with @opaque at each reset until the same pair is unregistered. */
 void reset_register(ResetHandler *handler, void *opaque);
 void reset_unregister(ResetHandler *handler, void *opaque);
 /* Run them all. */

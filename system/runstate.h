@@ -14,6 +14,7 @@
 #include "util/error.h"
 #include "qapi/qapi-types-run-state.h"
 
+/* The state now; whether it is @state; whether it is RUN_STATE_RUNNING. */
 RunState runstate_get(void);
 bool runstate_check(RunState state);
 bool runstate_is_running(void);

@@ -68,6 +68,7 @@ ErrorClass error_get_class(const Error *err);
 /* The QMP name of an error class, e.g. "GenericError". */
 const char *error_class_name(ErrorClass cls);
 
+/* NULL is allowed. */
 void error_free(Error *err);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Error, error_free)
 

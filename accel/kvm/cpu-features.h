@@ -27,6 +27,7 @@ bool cpu_feature_find(const char *name, CPUFeature *feature);
 unsigned cpu_feature_words_count(void);
 CPUFeature cpu_feature_word(unsigned i);
 
+/* The member of @entry that holds register @reg. */
 uint32_t *cpuid_entry_register(struct kvm_cpuid_entry2 *entry, CPUIDRegister reg);
 
 #endif

@@ -65,6 +65,7 @@ typedef struct BootImage {
     uint64_t info;                      /* start info or zero page, for setup_cpu */
 } BootImage;
 
+/* An image without pieces; whoever made it frees it, with the bytes that its pieces refer to. */
 BootImage *boot_image_new(void);
 void boot_image_free(BootImage *image);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BootImage, boot_image_free)

@@ -20,6 +20,7 @@
 #include "hw/x86/vmstate.h"
 #include "hw/x86/microvm.h"
 #include "io/fd-resolver.h"
+#include "system/accel.h"
 #include "system/cpus.h"
 #include "system/memory.h"
 #include "system/reset.h"
@@ -204,6 +205,9 @@ static int microvm_boot(Machine *machine, Error **errp)
     }
     if ((machine->kernel || machine->boot_disk) && !boot->image) {
         return -1;
+    }
+    if (!boot->image && accel_current()->runs_cpus && !runstate_check(RUN_STATE_INMIGRATE)) {
+        warn_report("there is nothing to boot: neither -kernel nor -drive was given");
     }
     reset_register(boot_reset, boot);
     return 0;
