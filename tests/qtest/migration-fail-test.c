@@ -15,52 +15,6 @@
 #include <unistd.h>
 #include "migration-util.h"
 
-static char *unix_uri(MigPair *p)
-{
-    g_autofree char *path = mig_path(p, "sock");
-    return g_strdup_printf("unix:%s", path);
-}
-
-/* The next attempt, to a new destination, goes well. */
-static void finish_well(MigPair *p)
-{
-    static unsigned n;
-    g_autofree char *name = g_strdup_printf("again%u", n++);
-    g_autofree char *path = mig_path(p, name);
-    g_autofree char *uri = g_strdup_printf("unix:%s", path);
-
-    mig_verify_src_runs(p);
-    mig_kill(&p->dst);
-    mig_start_dst(p, uri);
-    mig_set_param_int(&p->src, "max-bandwidth", 0);
-    mig_migrate(&p->src, uri);
-    mig_wait_status(&p->src, "completed");
-    mig_wait_status(&p->dst, "completed");
-    mig_compare_memory(p);
-    mig_verify_dst(p);
-    mig_pair_free(p);
-}
-
-static void assert_error_contains(MigMachine *m, const char *text)
-{
-    g_autofree char *error = mig_error(m);
-
-    if (!error || !strstr(error, text)) {
-        qtest_fail(m->qts, "error-desc is '%s', it does not say '%s'", error ?: "(none)", text);
-    }
-}
-
-/* The destination ended by itself with status 1 and said @text. */
-static void assert_dst_refused(MigPair *p, const char *text)
-{
-    g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
-    g_autofree char *err = qtest_stderr(p->dst.qts);
-    if (!strstr(err, "load of migration failed") || !strstr(err, text)) {
-        qtest_fail(p->dst.qts, "the destination did not say '%s'", text);
-    }
-    qtest_set_expected_status(p->dst.qts, 1);
-}
-
 /* ---- cancel ---- */
 
 static void cancel(MigMachine *m)
@@ -73,7 +27,7 @@ static void test_cancel(const char *accel)
 {
     static const unsigned delays_us[] = { 0, 100, 1000, 5000, 20000, 50000, 120000, 300000 };
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_set_param_int(&p->src, "max-bandwidth", 16 << 20);
@@ -90,13 +44,13 @@ static void test_cancel(const char *accel)
         mig_kill(&p->dst);
     }
     mig_set_param_int(&p->src, "downtime-limit", 300);
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_cancel_pre_switchover(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_start_dst(p, uri);
@@ -107,7 +61,7 @@ static void test_cancel_pre_switchover(const char *accel)
     cancel(&p->src);
     mig_wait_status(&p->src, "cancelled");
     mig_set_cap(&p->src, "pause-before-switchover", false);
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* The peer accepted and never reads: a cancel must not wait for it. */
@@ -128,14 +82,14 @@ static void test_cancel_stalled(const char *accel)
     cancel(&p->src);
     mig_wait_status(&p->src, "cancelled");
     close(pair[1]);
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* At the destination: it ends, the source goes on. */
 static void test_cancel_destination(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_start_dst(p, uri);
@@ -143,9 +97,9 @@ static void test_cancel_destination(const char *accel)
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->dst, "active");
     cancel(&p->dst);
-    assert_dst_refused(p, "the migration was cancelled");
+    mig_assert_dst_refused(p, "the migration was cancelled");
     mig_wait_status(&p->src, "failed");
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* ---- the peer ---- */
@@ -153,20 +107,20 @@ static void test_cancel_destination(const char *accel)
 static void test_nobody_listens(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "failed");
-    assert_error_contains(&p->src, "Failed to connect to");
-    assert_error_contains(&p->src, "No such file or directory");
-    finish_well(p);
+    mig_assert_error(&p->src, "Failed to connect to");
+    mig_assert_error(&p->src, "No such file or directory");
+    mig_finish_after_failure(p);
 }
 
 static void test_destination_killed(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_start_dst(p, uri);
@@ -177,7 +131,7 @@ static void test_destination_killed(const char *accel)
     mig_wait_status(&p->src, "failed");
     g_autofree char *error = mig_error(&p->src);
     g_assert_nonnull(error);
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* A peer that takes so many bytes and dies. */
@@ -206,7 +160,7 @@ static void test_peer_dies(const char *accel)
         close(pair[1]);
         mig_wait_status(&p->src, "failed");
     }
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* Take a whole stream and close without a word: not confirmed, so the source goes on. */
@@ -238,8 +192,8 @@ static void test_not_confirmed(const char *accel)
     }
     close(pair[1]);
     mig_wait_status(&p->src, "failed");
-    assert_error_contains(&p->src, "the destination went away before it confirmed");
-    finish_well(p);
+    mig_assert_error(&p->src, "the destination went away before it confirmed");
+    mig_finish_after_failure(p);
 }
 
 /* ---- machines that differ: refused with the reason on both sides ---- */
@@ -247,7 +201,7 @@ static void test_not_confirmed(const char *accel)
 static void differ(const char *accel, const char *dst_args, const char *src_args, const char *text)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
     unsigned memory = p->memory_mib;
 
     p->extra_args = src_args;
@@ -259,9 +213,9 @@ static void differ(const char *accel, const char *dst_args, const char *src_args
     mig_set_param_int(&p->src, "max-bandwidth", 0);
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "failed");
-    assert_error_contains(&p->src, text);
-    assert_dst_refused(p, text);
-    finish_well(p);
+    mig_assert_error(&p->src, text);
+    mig_assert_dst_refused(p, text);
+    mig_finish_after_failure(p);
 }
 
 static void test_ram_size(const char *accel)
@@ -285,7 +239,7 @@ static void test_missing_section(const char *accel)
 static void test_capability(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_start_dst(p, uri);
@@ -293,16 +247,16 @@ static void test_capability(const char *accel)
     mig_set_cap(&p->src, "x-ignore-shared", true);
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "failed");
-    assert_error_contains(&p->src, "capability 'x-ignore-shared' is on in the stream but off here");
-    assert_dst_refused(p, "capability 'x-ignore-shared' is on in the stream but off here");
+    mig_assert_error(&p->src, "capability 'x-ignore-shared' is on in the stream but off here");
+    mig_assert_dst_refused(p, "capability 'x-ignore-shared' is on in the stream but off here");
     mig_set_cap(&p->src, "x-ignore-shared", false);
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_uuid(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     p->extra_args = "-uuid 11111111-2222-3333-4444-555555555555";
     mig_start_src(p);
@@ -315,12 +269,12 @@ static void test_uuid(const char *accel)
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "failed");
-    assert_dst_refused(p, "the stream is of the machine with UUID "
+    mig_assert_dst_refused(p, "the stream is of the machine with UUID "
                        "11111111-2222-3333-4444-555555555555, this one has UUID "
                        "99999999-2222-3333-4444-555555555555");
     mig_set_cap(&p->src, "validate-uuid", false);
     p->extra_args = "-uuid 11111111-2222-3333-4444-555555555555";
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* ---- files ---- */
@@ -333,7 +287,7 @@ static void test_file_cannot_be_opened(const char *accel)
     qtest_qmp_assert_error(p->src.qts, "Could not open '/nonexistent/save': No such file or "
                            "directory", "{'execute': 'migrate', 'arguments': "
                            "{'uri': 'file:/nonexistent/save'}}");
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 static void limit_file_size(MigMachine *m, rlim_t bytes)
@@ -355,15 +309,15 @@ static void test_file_full(const char *accel)
         limit_file_size(&p->src, limits[i]);
         mig_migrate(&p->src, uri);
         mig_wait_status(&p->src, "failed");
-        assert_error_contains(&p->src, "File too large");
+        mig_assert_error(&p->src, "File too large");
     }
     limit_file_size(&p->src, RLIM_INFINITY);
     /* What is left is refused. */
     mig_start_dst(p, "defer");
     qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
                              "{'uri': %s}}", uri);
-    assert_dst_refused(p, "incomplete");
-    finish_well(p);
+    mig_assert_dst_refused(p, "incomplete");
+    mig_finish_after_failure(p);
 }
 
 static void test_exec_fails(const char *accel)
@@ -374,10 +328,10 @@ static void test_exec_fails(const char *accel)
     mig_set_param_int(&p->src, "max-bandwidth", 0);
     mig_migrate(&p->src, "exec:cat > /dev/null; exit 3");
     mig_wait_status(&p->src, "failed");
-    assert_error_contains(&p->src, "3");
+    mig_assert_error(&p->src, "3");
     mig_migrate(&p->src, "exec:head -c 100000 > /dev/null");
     mig_wait_status(&p->src, "failed");
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 /* SIGKILL in the middle of a save, and files cut off anywhere. */
@@ -395,7 +349,7 @@ static void test_source_killed(const char *accel)
     mig_start_dst(p, "defer");
     qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
                              "{'uri': %s}}", uri);
-    assert_dst_refused(p, "is incomplete: the migration that wrote it did not finish");
+    mig_assert_dst_refused(p, "is incomplete: the migration that wrote it did not finish");
     mig_pair_free(p);
 }
 
@@ -416,7 +370,7 @@ static void test_truncated(const char *accel)
         mig_start_dst(p, "defer");
         qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
                                  "{'uri': %s}}", uri);
-        assert_dst_refused(p, "ends unexpectedly");
+        mig_assert_dst_refused(p, "ends unexpectedly");
         mig_quit(&p->dst);
     }
     close(fd);
@@ -436,7 +390,7 @@ static void test_exit_on_error(const char *accel)
     qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
                              "{'uri': %s, 'exit-on-error': false}}", uri);
     mig_wait_status(&p->dst, "failed");
-    assert_error_contains(&p->dst, "not a migration stream");
+    mig_assert_error(&p->dst, "not a migration stream");
     g_assert_true(qtest_probe_child(p->dst.qts));
     struct json_object *status = qtest_qmp_assert_success_ref(p->dst.qts,
                                                               "{'execute': 'query-status'}");
@@ -490,7 +444,7 @@ static void test_commands(const char *accel)
             "{'execute': 'migrate-pause'}");
 
     /* While one runs. */
-    g_autofree char *uri = unix_uri(p);
+    g_autofree char *uri = mig_unix_uri(p, "sock");
     mig_start_dst(p, uri);
     mig_set_param_int(&p->src, "max-bandwidth", 1 << 20);
     mig_migrate(&p->src, uri);
@@ -507,7 +461,7 @@ static void test_commands(const char *accel)
 #undef REFUSED
     cancel(&p->src);
     mig_wait_status(&p->src, "cancelled");
-    finish_well(p);
+    mig_finish_after_failure(p);
 }
 
 int main(int argc, char **argv)

@@ -53,14 +53,6 @@ static void load(MigPair *p, const Variant *v, const char *uri)
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
 }
 
-static void finish(MigPair *p)
-{
-    mig_wait_status(&p->dst, "completed");
-    mig_compare_memory(p);
-    mig_verify_dst(p);
-    mig_pair_free(p);
-}
-
 /* ---- saved while it runs, loaded ---- */
 
 static void save_and_load(const char *accel, const Variant *v, const char *more_uri)
@@ -78,7 +70,7 @@ static void save_and_load(const char *accel, const Variant *v, const char *more_
     /* Each page has one place: the file does not grow with what the machine writes. */
     g_assert_cmpint(st.st_size, <, ((int64_t)p->memory_mib + 8) << 20);
     load(p, v, uri);
-    finish(p);
+    mig_finish(p);
 }
 
 static void test_live_variants(const char *accel)
@@ -110,7 +102,7 @@ static void test_mixed_variants(const char *accel)
     mig_compare_memory(p);
     mig_quit(&p->dst);
     load(p, &variants[0], uri);
-    finish(p);
+    mig_finish(p);
 }
 
 /* Several blocks, and sizes that are no multiple of 1 MiB. */
@@ -145,7 +137,7 @@ static void test_blocks(const char *accel)
         g_assert_cmpint(json_object_get_int64(errors), ==, 0);
         json_object_put(errors);
     }
-    finish(p);
+    mig_finish(p);
 }
 
 /* ---- descriptors ---- */
@@ -171,7 +163,7 @@ static void test_fd(const char *accel)
     qtest_qmp_assert_success(p->dst.qts,
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': 'fd:mig'}}");
     close(fd);
-    finish(p);
+    mig_finish(p);
 }
 
 /* One more descriptor of @path in set 1 of @m. */
@@ -211,7 +203,7 @@ static void test_fdset(const char *accel)
     add_fd(&p->dst, path, O_RDONLY | O_DIRECT);
     qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
                              "{'uri': 'file:/dev/fdset/1'}}");
-    finish(p);
+    mig_finish(p);
 }
 
 /* ---- page cache ---- */
@@ -389,36 +381,8 @@ static void test_socket_variants(const char *accel)
         g_assert_cmpint(qtest_get_int(info, "channels"), ==, v->channels);
         g_assert_cmpint(qtest_get_int(info, "ram.multifd-bytes"), >, 0);
         json_object_put(info);
-        finish(p);
+        mig_finish(p);
     }
-}
-
-/* What stays running after a failure can be moved after all. */
-static void finish_after_failure(MigPair *p)
-{
-    g_autofree char *path = mig_path(p, "again");
-    g_autofree char *uri = g_strdup_printf("unix:%s", path);
-
-    mig_verify_src_runs(p);
-    mig_kill(&p->dst);
-    mig_start_dst(p, uri);
-    mig_set_cap(&p->src, "direct-mapped", false);
-    mig_set_cap(&p->src, "bypass-cache", false);
-    mig_set_cap(&p->src, "multifd", false);
-    mig_set_param_int(&p->src, "max-bandwidth", 0);
-    mig_migrate(&p->src, uri);
-    mig_wait_status(&p->src, "completed");
-    finish(p);
-}
-
-static void assert_dst_refused(MigPair *p, const char *text)
-{
-    g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
-    g_autofree char *err = qtest_stderr(p->dst.qts);
-    if (!strstr(err, "load of migration failed") || !strstr(err, text)) {
-        qtest_fail(p->dst.qts, "the destination did not say '%s'", text);
-    }
-    qtest_set_expected_status(p->dst.qts, 1);
 }
 
 /* The destination waits for more channels than come, or for fewer, or for none. */
@@ -447,7 +411,7 @@ static void test_channel_count_differs(const char *accel)
         g_test_message("%u to %u: %s", counts[i][0], counts[i][1], status);
         g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
         qtest_set_expected_status(p->dst.qts, 1);
-        finish_after_failure(p);
+        mig_finish_after_failure(p);
     }
 }
 
@@ -472,7 +436,7 @@ static void test_socket_cancel(const char *accel)
                                  "{'uri': %s}}", uri);
     }
     mig_set_param_int(&p->src, "downtime-limit", 300);
-    finish_after_failure(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_socket_destination_killed(const char *accel)
@@ -487,7 +451,7 @@ static void test_socket_destination_killed(const char *accel)
     mig_wait_status(&p->src, "failed");
     g_autofree char *error = mig_error(&p->src);
     g_assert_nonnull(error);
-    finish_after_failure(p);
+    mig_finish_after_failure(p);
 }
 
 /* ---- faults of the file ---- */
@@ -519,8 +483,8 @@ static void test_disk_full(const char *accel)
     }
     limit_file_size(&p->src, RLIM_INFINITY);
     load(p, &variants[0], uri);
-    assert_dst_refused(p, "incomplete");
-    finish_after_failure(p);
+    mig_assert_dst_refused(p, "incomplete");
+    mig_finish_after_failure(p);
 }
 
 static void test_file_cancel(const char *accel)
@@ -541,9 +505,9 @@ static void test_file_cancel(const char *accel)
         mig_wait_status(&p->src, "cancelled");
     }
     load(p, &variants[0], uri);
-    assert_dst_refused(p, "incomplete");
+    mig_assert_dst_refused(p, "incomplete");
     mig_set_param_int(&p->src, "downtime-limit", 300);
-    finish_after_failure(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_file_removed(const char *accel)
@@ -564,7 +528,7 @@ static void test_file_removed(const char *accel)
     g_autofree char *error = mig_error(&p->src);
     g_assert_nonnull(strstr(error, "is gone"));
     mig_set_cap(&p->src, "pause-before-switchover", false);
-    finish_after_failure(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_file_truncated_under_us(const char *accel)
@@ -583,7 +547,7 @@ static void test_file_truncated_under_us(const char *accel)
                              "{'state': 'pre-switchover'}}");
     mig_wait_status(&p->src, "failed");
     mig_set_cap(&p->src, "pause-before-switchover", false);
-    finish_after_failure(p);
+    mig_finish_after_failure(p);
 }
 
 static void test_source_killed(const char *accel)
@@ -599,7 +563,7 @@ static void test_source_killed(const char *accel)
     mig_wait_status(&p->src, "active");
     mig_kill(&p->src);
     load(p, &variants[4], uri);
-    assert_dst_refused(p, "incomplete");
+    mig_assert_dst_refused(p, "incomplete");
     mig_pair_free(p);
 }
 
@@ -620,7 +584,7 @@ static void test_file_spoiled(const char *accel)
     for (unsigned i = 0; i < G_N_ELEMENTS(cuts); i++) {
         g_assert_cmpint(ftruncate(fd, cuts[i]), ==, 0);
         load(p, &variants[i % 5], uri);
-        assert_dst_refused(p, "");
+        mig_assert_dst_refused(p, "");
         mig_quit(&p->dst);
     }
     close(fd);
@@ -641,7 +605,7 @@ static void test_capability_differs(const char *accel)
     mig_start_dst(p, "defer");
     qtest_qmp_assert_success(p->dst.qts,
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
-    assert_dst_refused(p, "capability 'direct-mapped' is on in the stream but off here");
+    mig_assert_dst_refused(p, "capability 'direct-mapped' is on in the stream but off here");
     mig_quit(&p->dst);
 
     mig_quit(&p->src);
@@ -649,7 +613,7 @@ static void test_capability_differs(const char *accel)
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "completed");
     load(p, &variants[0], uri);
-    assert_dst_refused(p, "capability 'direct-mapped' is off in the stream but on here");
+    mig_assert_dst_refused(p, "capability 'direct-mapped' is off in the stream but on here");
     mig_pair_free(p);
 }
 

@@ -23,21 +23,6 @@
 
 #define MIB (1ull << 20)
 
-static char *unix_uri(MigPair *p, const char *name)
-{
-    g_autofree char *path = mig_path(p, name);
-    return g_strdup_printf("unix:%s", path);
-}
-
-static void finish_live(MigPair *p)
-{
-    mig_wait_status(&p->src, "completed");
-    mig_wait_status(&p->dst, "completed");
-    mig_compare_memory(p);
-    mig_verify_dst(p);
-    mig_pair_free(p);
-}
-
 /* ---- passes ---- */
 
 /*
@@ -47,7 +32,7 @@ static void finish_live(MigPair *p)
 static void test_multifd_second_pass(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     p->memory_mib = 256;
     p->rate_mib = 4000;
@@ -73,7 +58,7 @@ static void test_multifd_second_pass(const char *accel)
         g_usleep(1000);
     }
     mig_set_param_int(&p->src, "downtime-limit", 20000);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* ---- limits ---- */

@@ -12,15 +12,6 @@
 
 /* ---- live, from one process to another ---- */
 
-static void finish_live(MigPair *p)
-{
-    mig_wait_status(&p->src, "completed");
-    mig_wait_status(&p->dst, "completed");
-    mig_compare_memory(p);
-    mig_verify_dst(p);
-    mig_pair_free(p);
-}
-
 static void unlimited(MigPair *p)
 {
     mig_set_param_int(&p->src, "max-bandwidth", 0);
@@ -36,7 +27,7 @@ static void test_unix(const char *accel)
     mig_start_dst(p, uri);
     unlimited(p);
     mig_migrate(&p->src, uri);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* Port 0 on the destination, which tells where it listens. */
@@ -53,7 +44,7 @@ static void test_tcp(const char *accel)
                                            qtest_get_str(info, "socket-address.0.port"));
     json_object_put(info);
     mig_migrate(&p->src, uri);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* Both ends of a socket pair, handed over with getfd. */
@@ -75,7 +66,7 @@ static void test_fd_socket(const char *accel)
     qtest_qmp_assert_success(p->dst.qts,
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': 'fd:mig'}}");
     mig_migrate(&p->src, "fd:mig");
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* A pipe carries one direction: no return path. */
@@ -97,7 +88,7 @@ static void test_fd_pipe(const char *accel)
     qtest_qmp_assert_success(p->dst.qts,
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': 'fd:mig'}}");
     mig_migrate(&p->src, "fd:mig");
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* The channel as a structure, its parameters in the same command, and undone after it. */
@@ -122,7 +113,7 @@ static void test_channels(const char *accel)
     g_assert_cmpint(qtest_get_int(params, "downtime-limit"), ==, 300);
     g_assert_cmpint(qtest_get_int(params, "max-bandwidth"), ==, 128 << 20);
     json_object_put(params);
-    finish_live(p);
+    mig_finish(p);
 }
 
 static void test_smp(const char *accel)
@@ -140,7 +131,7 @@ static void test_smp(const char *accel)
     mig_start_dst(p, uri);
     unlimited(p);
     mig_migrate(&p->src, uri);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* ---- stored, and loaded later ---- */
@@ -157,7 +148,7 @@ static void stored(const char *accel, const char *save_uri, const char *load_uri
     mig_migrate(&p->src, save);
     mig_wait_status(&p->src, "completed");
     mig_start_dst(p, load);
-    finish_live(p);
+    mig_finish(p);
 }
 
 static void test_file(const char *accel)
@@ -196,7 +187,7 @@ static void test_fd_file(const char *accel)
     qtest_qmp_assert_success(p->dst.qts,
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': 'fd:mig'}}");
     close(fd);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* ---- on the way ---- */
@@ -224,7 +215,7 @@ static void test_pause_before_switchover(const char *accel)
     json_object_put(status);
     qtest_qmp_assert_success(p->src.qts, "{'execute': 'migrate-continue', 'arguments': "
                              "{'state': 'pre-switchover'}}");
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* A rate so low that it cannot end, figures that make sense, then no limit. */
@@ -268,7 +259,7 @@ static void test_statistics(const char *accel)
     g_assert_cmpint(qtest_get_int(info, "ram.normal-bytes"), ==,
                     qtest_get_int(info, "ram.normal") * 4096);
     json_object_put(info);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* A machine that was stopped arrives stopped, also where it may run. */
@@ -287,7 +278,7 @@ static void test_stopped(const char *accel)
     struct json_object *info = mig_query(&p->src);
     g_assert_cmpint(qtest_get_int(info, "ram.remaining"), ==, 0);
     json_object_put(info);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* There, and back again. */
@@ -313,7 +304,7 @@ static void test_there_and_back(const char *accel)
     mig_start_dst(p, back_uri);
     unlimited(p);
     mig_migrate(&p->src, back_uri);
-    finish_live(p);
+    mig_finish(p);
 }
 
 int main(int argc, char **argv)

@@ -93,6 +93,13 @@ char *mig_path(MigPair *p, const char *name)
     return g_build_filename(p->dir, name, NULL);
 }
 
+char *mig_unix_uri(MigPair *p, const char *name)
+{
+    g_autofree char *path = mig_path(p, name);
+
+    return g_strdup_printf("unix:%s", path);
+}
+
 /* ---- the guest's serial port ---- */
 
 static int serial_connect(const char *path)
@@ -365,6 +372,54 @@ void mig_verify_src_runs(MigPair *p)
 }
 
 /* ---- registration ---- */
+
+/* ---- verdicts ---- */
+
+void mig_assert_error(MigMachine *m, const char *text)
+{
+    g_autofree char *error = mig_error(m);
+
+    if (!error || !strstr(error, text)) {
+        qtest_fail(m->qts, "error-desc is '%s', it does not say '%s'", error ?: "(none)", text);
+    }
+}
+
+void mig_assert_dst_refused(MigPair *p, const char *text)
+{
+    g_assert_cmpint(qtest_wait_exit(p->dst.qts), ==, 1);
+    g_autofree char *err = qtest_stderr(p->dst.qts);
+
+    if (!strstr(err, "load of migration failed") || !strstr(err, text)) {
+        qtest_fail(p->dst.qts, "the destination did not say '%s'", text);
+    }
+    qtest_set_expected_status(p->dst.qts, 1);
+}
+
+void mig_finish(MigPair *p)
+{
+    mig_wait_status(&p->src, "completed");
+    mig_wait_status(&p->dst, "completed");
+    mig_compare_memory(p);
+    mig_verify_dst(p);
+    mig_pair_free(p);
+}
+
+void mig_finish_after_failure(MigPair *p)
+{
+    static unsigned n;
+    g_autofree char *name = g_strdup_printf("again%u", n++);
+    g_autofree char *uri = mig_unix_uri(p, name);
+
+    mig_verify_src_runs(p);
+    mig_kill(&p->dst);
+    mig_start_dst(p, uri);
+    mig_set_cap(&p->src, "direct-mapped", false);
+    mig_set_cap(&p->src, "bypass-cache", false);
+    mig_set_cap(&p->src, "multifd", false);
+    mig_set_param_int(&p->src, "max-bandwidth", 0);
+    mig_migrate(&p->src, uri);
+    mig_finish(p);
+}
 
 typedef struct AccelTest {
     void (*fn)(const char *accel);

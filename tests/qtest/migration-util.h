@@ -38,6 +38,9 @@ void mig_pair_free(MigPair *p);
 /* A path in the pair's directory; caller frees. */
 char *mig_path(MigPair *p, const char *name);
 
+/* "unix:" and the path of @name in the pair's directory. Caller frees. */
+char *mig_unix_uri(MigPair *p, const char *name);
+
 /* Start the source and wait until its content changes. */
 void mig_start_src(MigPair *p);
 /* Start the destination, stopped (-S), with -incoming @incoming. */
@@ -56,6 +59,12 @@ struct json_object *mig_query(MigMachine *m);
 /* Its error-desc, or NULL. Caller frees. */
 char *mig_error(MigMachine *m);
 
+/* It has one that says @text, else the test fails. */
+void mig_assert_error(MigMachine *m, const char *text);
+/* The destination ended by itself with status 1, and said why loading failed: @text is in it. */
+void mig_assert_dst_refused(MigPair *p, const char *text);
+
+/* Capabilities and parameters of the machine, for this and all later migrations. */
 void mig_set_cap(MigMachine *m, const char *cap, bool on);
 void mig_set_param_int(MigMachine *m, const char *param, int64_t value);
 void mig_set_param_str(MigMachine *m, const char *param, const char *value);
@@ -66,6 +75,15 @@ void mig_compare_memory(MigPair *p);
 void mig_verify_dst(MigPair *p);
 /* The source goes on running and its content is whole. */
 void mig_verify_src_runs(MigPair *p);
+
+/*
+ * The end of a test. mig_finish: both sides completed; the content is the same and lives on.
+ * mig_finish_after_failure: the source lives on, and a migration without any capability that
+ * direct-mapped and multifd tests set, over a UNIX socket to a new destination, ends well.
+ * Both free @p.
+ */
+void mig_finish(MigPair *p);
+void mig_finish_after_failure(MigPair *p);
 
 /* For each accelerator that works, a test at PATH/ACCEL. */
 void mig_add_accel_tests(const char *path, void (*fn)(const char *accel));
