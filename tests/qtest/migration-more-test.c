@@ -94,7 +94,7 @@ static double measure_rate(MigMachine *m, unsigned mib)
 static void check_bandwidth(const char *accel, bool multifd)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_set_cap(&p->src, "multifd", multifd);
@@ -120,7 +120,7 @@ static void check_bandwidth(const char *accel, bool multifd)
     /* A limit so high that it is none. */
     mig_set_param_int(&p->src, "max-bandwidth", INT64_MAX / 3);
     mig_set_param_int(&p->src, "downtime-limit", 2000);
-    finish_live(p);
+    mig_finish(p);
 }
 
 static void test_bandwidth(const char *accel)
@@ -212,7 +212,7 @@ static void test_slow_line(const char *accel)
     g_test_message("downtime %d ms", (int)qtest_get_int(info, "downtime"));
     g_assert_cmpint(qtest_get_int(info, "ram.downtime-bytes"), <, 5 * MIB);
     json_object_put(info);
-    finish_live(p);
+    mig_finish(p);
     g_thread_join(thread);
     close(relay.from);
     close(relay.to);
@@ -231,7 +231,7 @@ static void drain_serial(MigMachine *m)
 static void test_auto_converge(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
     int64_t highest = 0;
     bool done = false;
 
@@ -263,7 +263,7 @@ static void test_auto_converge(const char *accel)
     struct json_object *info = mig_query(&p->src);
     g_assert_false(qtest_has(info, "cpu-throttle-percentage"));
     json_object_put(info);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* ---- commands at the wrong moment ---- */
@@ -298,9 +298,9 @@ static void assert_refused(MigMachine *m, const char *text, const char *command)
 static void test_commands(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
-    g_autofree char *uri2 = unix_uri(p, "sock2");
-    g_autofree char *uri3 = unix_uri(p, "sock3");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
+    g_autofree char *uri2 = mig_unix_uri(p, "sock2");
+    g_autofree char *uri3 = mig_unix_uri(p, "sock3");
 
     mig_start_src(p);
     mig_start_dst(p, uri);
@@ -352,17 +352,17 @@ static void test_commands(const char *accel)
     mig_wait_status(&p->src, "completed");
     mig_quit(&p->dst);
     qtest_qmp_assert_success(p->src.qts, "{'execute': 'cont'}");
-    g_autofree char *uri4 = unix_uri(p, "sock4");
+    g_autofree char *uri4 = mig_unix_uri(p, "sock4");
     mig_start_dst(p, uri4);
     mig_migrate(&p->src, uri4);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* A machine that is quit while it waits for migrate-continue does not run again for a moment. */
 static void test_quit_in_switchover(const char *accel)
 {
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
     struct json_object *event;
 
     mig_start_src(p);
@@ -387,7 +387,7 @@ static void test_events(const char *accel)
     static const char *const wanted[] = { "setup", "active", "pre-switchover", "device",
                                           "completed" };
     MigPair *p = mig_pair_new(accel);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
 
     mig_start_src(p);
     mig_set_cap(&p->src, "events", true);
@@ -408,7 +408,7 @@ static void test_events(const char *accel)
     }
     struct json_object *event = qtest_qmp_event_ref(p->src.qts, "MIGRATION");
     g_assert_null(event);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* ---- peers that stall, and quit ---- */
@@ -437,7 +437,7 @@ static void test_quit_waiting(const char *accel)
     MigPair *p = mig_pair_new(accel);
     g_autofree char *path = mig_path(p, "save");
     g_autofree char *save = g_strdup_printf("file:%s", path);
-    g_autofree char *uri = unix_uri(p, "sock");
+    g_autofree char *uri = mig_unix_uri(p, "sock");
     g_autofree char *stream = NULL;
     gsize size;
 
@@ -527,7 +527,7 @@ static void test_exec_lingers_loading(const char *accel)
     mig_migrate(&p->src, save);
     mig_wait_status(&p->src, "completed");
     mig_start_dst(p, load);
-    finish_live(p);
+    mig_finish(p);
 }
 
 /* A pipe by its name would keep whoever opens it until the other end is opened. */
@@ -690,7 +690,7 @@ static bool has_children(pid_t pid)
 /* One attempt of the kind @i, which fails. */
 static void fail_once(MigPair *p, unsigned i)
 {
-    g_autofree char *missing = unix_uri(p, "nobody");
+    g_autofree char *missing = mig_unix_uri(p, "nobody");
     int pair[2];
 
     switch (i % 5) {
