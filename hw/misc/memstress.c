@@ -85,18 +85,16 @@ static void write_page(Memstress *s)
 }
 
 /*
- * How many pages are due at @now; @begin and @done are the time at which counting began and how much
- * has been done since. Time in which the thread could not keep up is forgiven.
+ * How many pages are due at @now; @begin is the time at which counting began, and @done how many
+ * have been written or forgiven since: those that the thread could not keep up with.
  */
-static uint64_t pages_due(uint64_t rate, int64_t now, int64_t *begin, uint64_t *done)
+static uint64_t pages_due(uint64_t rate, int64_t now, int64_t begin, uint64_t *done)
 {
-    uint64_t due = (uint64_t)(((unsigned __int128)rate * (uint64_t)(now - *begin)) / 1000000);
+    uint64_t due = (uint64_t)(((unsigned __int128)rate * (uint64_t)(now - begin)) / 1000000);
     uint64_t lag_max = rate / (1000000 / PACE_LAG_MAX_US) + 1;
 
     if (due - *done > lag_max) {
-        *begin = now;
-        *done = 0;
-        return lag_max;
+        *done = due - lag_max;
     }
     return due - *done;
 }
@@ -131,7 +129,7 @@ static void *memstress_thread(void *opaque)
             begin = g_get_monotonic_time();
             done = 0;
         }
-        due = s->rate ? pages_due(s->rate, g_get_monotonic_time(), &begin, &done) : 64;
+        due = s->rate ? pages_due(s->rate, g_get_monotonic_time(), begin, &done) : 64;
         if (!due) {
             cond_wait_until(&s->cond, &s->lock, g_get_monotonic_time() + PACE_WAIT_US);
             continue;

@@ -5,7 +5,11 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "device-harness.h"
 #include "hw/misc/memstress-pattern.h"
@@ -160,6 +164,60 @@ static void test_marks_dirty(void)
     device_delete(dev);
 }
 
+static int stalled;
+
+/* The thread that is sent this does nothing for a while. */
+static void stall(int signo)
+{
+    gint64 end = g_get_monotonic_time() + 200000;
+
+    while (g_get_monotonic_time() < end) {
+    }
+    g_atomic_int_set(&stalled, 1);
+}
+
+static void stall_thread(const char *name)
+{
+    g_autoptr(GDir) tasks = g_dir_open("/proc/self/task", 0, NULL);
+    gint64 end = g_get_monotonic_time() + DEADLINE_US;
+    const char *tid;
+
+    signal(SIGUSR2, stall);
+    g_atomic_int_set(&stalled, 0);
+    while ((tid = g_dir_read_name(tasks))) {
+        g_autofree char *path = g_strdup_printf("/proc/self/task/%s/comm", tid);
+        g_autofree char *comm = NULL;
+
+        if (g_file_get_contents(path, &comm, NULL, NULL) && !strcmp(g_strchomp(comm), name)) {
+            g_assert_cmpint(syscall(SYS_tgkill, getpid(), atoi(tid), SIGUSR2), ==, 0);
+        }
+    }
+    while (!g_atomic_int_get(&stalled)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_thread_yield();
+    }
+}
+
+/* A thread that could not keep up forgets what it missed, and no more than that. */
+static void test_rate_after_stall(void)
+{
+    DeviceState *dev =
+        harness_device("memstress,id=m,start=0x10000,size=256K,rate=1000,running=on");
+    gint64 begin = g_get_monotonic_time(), took;
+    uint64_t written;
+
+    vm_start();
+    wait_written(dev, 3);
+    stall_thread("memstress");
+    wait_written(dev, 600);
+    written = harness_get_uint(dev, "pages-written");
+    took = g_get_monotonic_time() - begin;
+    g_assert_cmpuint(written, <=, (uint64_t)took * 1000 / G_USEC_PER_SEC + 2);
+    vm_stop(RUN_STATE_PAUSED);
+    verify(dev, "ok");
+    device_delete(dev);
+}
+
 static void test_rate(void)
 {
     DeviceState *dev = harness_device("memstress,id=m,start=0x10000,size=256K,rate=10,running=on");
@@ -277,6 +335,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memstress/verdict", test_verdict);
     g_test_add_func("/memstress/marks-dirty", test_marks_dirty);
     g_test_add_func("/memstress/rate", test_rate);
+    g_test_add_func("/memstress/rate-after-stall", test_rate_after_stall);
     g_test_add_func("/memstress/migration", test_migration);
     g_test_add_func("/memstress/memdev", test_memdev);
     g_test_add_func("/memstress/errors", test_errors);
