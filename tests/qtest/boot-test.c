@@ -337,6 +337,17 @@ static void test_boot_sector(void)
     qtest_quit(s);
 }
 
+/* Not refused: memory may be filled by other means before the machine starts. */
+static void test_nothing_to_boot(void)
+{
+    QTestState *s = qtest_init("-accel kvm -accel tcg -S -nodefaults");
+    g_autofree char *err = qtest_stderr(s);
+
+    g_assert_nonnull(strstr(err, "warning: there is nothing to boot: "
+                                 "neither -kernel nor -drive was given"));
+    qtest_quit(s);
+}
+
 static void add_guest_tests(const char *accel)
 {
     static const struct {
@@ -368,6 +379,9 @@ int main(int argc, char **argv)
     qtest_add_func("/boot/debug-exit", test_debug_exit);
     qtest_add_func("/boot/many", test_many);
     qtest_add_func("/boot/boot-sector", test_boot_sector);
+    if (qtest_has_accel("kvm") || qtest_has_accel("tcg")) {
+        qtest_add_func("/boot/nothing-to-boot", test_nothing_to_boot);
+    }
     add_guest_tests("kvm");
     add_guest_tests("tcg");
     return g_test_run();

@@ -313,9 +313,7 @@ static void test_file_full(const char *accel)
     }
     limit_file_size(&p->src, RLIM_INFINITY);
     /* What is left is refused. */
-    mig_start_dst(p, "defer");
-    qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
-                             "{'uri': %s}}", uri);
+    mig_start_loading(p, uri);
     mig_assert_dst_refused(p, "incomplete");
     mig_finish_after_failure(p);
 }
@@ -346,9 +344,7 @@ static void test_source_killed(const char *accel)
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "active");
     mig_kill(&p->src);
-    mig_start_dst(p, "defer");
-    qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
-                             "{'uri': %s}}", uri);
+    mig_start_loading(p, uri);
     mig_assert_dst_refused(p, "is incomplete: the migration that wrote it did not finish");
     mig_pair_free(p);
 }
@@ -367,9 +363,7 @@ static void test_truncated(const char *accel)
     const off_t cuts[] = { size - 1, size - 1000, size / 2, 5000, 100, 9, 8, 3, 0 };
     for (unsigned i = 0; i < G_N_ELEMENTS(cuts); i++) {
         g_assert_cmpint(ftruncate(fd, cuts[i]), ==, 0);
-        mig_start_dst(p, "defer");
-        qtest_qmp_assert_success(p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': "
-                                 "{'uri': %s}}", uri);
+        mig_start_loading(p, uri);
         mig_assert_dst_refused(p, "ends unexpectedly");
         mig_quit(&p->dst);
     }

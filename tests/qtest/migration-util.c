@@ -223,6 +223,13 @@ void mig_start_dst(MigPair *p, const char *incoming)
     machine_start(p, &p->dst, more);
 }
 
+void mig_start_loading(MigPair *p, const char *uri)
+{
+    mig_start_dst(p, "defer");
+    qtest_qmp_assert_success(p->dst.qts,
+                             "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
+}
+
 /* ---- steps ---- */
 
 void mig_migrate(MigMachine *m, const char *uri)

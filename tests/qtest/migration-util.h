@@ -45,6 +45,11 @@ char *mig_unix_uri(MigPair *p, const char *name);
 void mig_start_src(MigPair *p);
 /* Start the destination, stopped (-S), with -incoming @incoming. */
 void mig_start_dst(MigPair *p, const char *incoming);
+/*
+ * The same, told by migrate-incoming to load @uri: the test has its monitor before loading begins,
+ * whatever loading comes to.
+ */
+void mig_start_loading(MigPair *p, const char *uri);
 void mig_quit(MigMachine *m);
 void mig_kill(MigMachine *m);
 
