@@ -52,14 +52,14 @@ check-slow: deps all
 
 check-asan: deps build-asan/build.ninja
 	@ninja -C build-asan
-	@ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 \
+	@FERRY_TEST_TIMEOUT=300 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 \
 	 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	 meson test -C build-asan --no-rebuild --print-errorlogs --no-suite slow --no-suite bench \
 	   --timeout-multiplier 4
 
 check-tsan: deps build-tsan/build.ninja
 	@ninja -C build-tsan
-	@TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/tests/tsan.supp \
+	@FERRY_TEST_TIMEOUT=400 G_SLICE=always-malloc TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/tests/tsan.supp \
 	 meson test -C build-tsan --no-rebuild --print-errorlogs --suite unit --suite qtest \
 	   --no-suite slow --timeout-multiplier 8
 
