@@ -481,7 +481,9 @@ static void test_file_io(gconstpointer opaque)
         g_assert_false(file_io_uses_uring(io));
     }
     for (size_t at = 0; at < total;) {
-        size_t n = MIN(total - at, 1 + g_rand_int(rnd) % (3 * MIB));
+        size_t n = 1 + g_rand_int(rnd) % (3 * MIB);
+
+        n = MIN(n, total - at);
         g_assert_cmpint(file_io_queue(io, data + at, n, 777 + at, &error_abort), ==, 0);
         at += n;
     }
@@ -490,7 +492,9 @@ static void test_file_io(gconstpointer opaque)
 
     io = file_io_new(ioc, false, uring, &error_abort);
     for (size_t end = total; end > 0;) {
-        size_t n = MIN(end, 1 + g_rand_int(rnd) % 300000);
+        size_t n = 1 + g_rand_int(rnd) % 300000;
+
+        n = MIN(n, end);
         end -= n;
         g_assert_cmpint(file_io_queue(io, back + end, n, 777 + end, &error_abort), ==, 0);
     }
