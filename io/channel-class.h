@@ -25,6 +25,8 @@ struct QIOChannelClass {
                      size_t *nfds, Error **errp);
     ssize_t (*writev)(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
                       size_t nfds, Error **errp);
+    /* One step of qio_channel_writev_lent_all(): the bytes that are under way, at least 1, or -1. */
+    ssize_t (*writev_lent)(QIOChannel *ioc, const struct iovec *iov, size_t niov, Error **errp);
     ssize_t (*preadv)(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
                       Error **errp);
     ssize_t (*pwritev)(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
@@ -68,6 +70,9 @@ static inline bool qio_channel_ended(QIOChannel *ioc, int which)
 {
     return g_atomic_int_get(&ioc->ended) & which;
 }
+
+/* For a kind whose writes could raise SIGPIPE: the signal is ignored from now on, unless it is used. */
+void qio_channel_ignore_sigpipe(void);
 
 /*
  * Make @fd, a pipe or the like, ready for the two functions below: non-blocking mode, eventfds

@@ -5,6 +5,9 @@
  * A blocking channel may still meet a socket that somebody else, who shares it, made non-blocking;
  * it then waits in poll.
  *
+ * Lending. splice(2) moves references to pages from a pipe into a UNIX socket, and vmsplice(2) puts
+ * those of our own memory into the pipe. The pipe is empty between two writes.
+ *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,7 +34,15 @@ struct QIOChannelSocket {
     char *path;
     dev_t path_dev;
     ino_t path_ino;
+    /* What pages are lent through: -1, not made yet. */
+    int lend_pipe[2];
+    bool no_lending;            /* was tried and does not work here */
 };
+
+/* Takes 128 pages with a record's header before each. */
+#define LEND_PIPE_BYTES (1024 * 1024)
+/* With less it costs more than it saves. */
+#define LEND_PIPE_MIN_BYTES (64 * 1024)
 
 typedef union FdBuffer {
     char bytes[CMSG_SPACE(sizeof(int) * QIO_CHANNEL_FDS_MAX)];
@@ -153,6 +164,86 @@ static ssize_t socket_writev(QIOChannel *ioc, const struct iovec *iov, size_t ni
     }
 }
 
+/* Lending ------------------------------------------------------------------------------------ */
+
+static void close_lend_pipe(QIOChannelSocket *s)
+{
+    for (int i = 0; i < 2; i++) {
+        if (s->lend_pipe[i] >= 0) {
+            close(s->lend_pipe[i]);
+            s->lend_pipe[i] = -1;
+        }
+    }
+}
+
+static bool make_lend_pipe(QIOChannelSocket *s)
+{
+    int size;
+
+    if (s->no_lending || s->lend_pipe[0] >= 0) {
+        return !s->no_lending;
+    }
+    /* splice(2) has no flag against it. */
+    qio_channel_ignore_sigpipe();
+    if (pipe2(s->lend_pipe, O_CLOEXEC) < 0) {
+        s->lend_pipe[0] = s->lend_pipe[1] = -1;
+        s->no_lending = true;
+        return false;
+    }
+    size = fcntl(s->lend_pipe[1], F_SETPIPE_SZ, LEND_PIPE_BYTES);
+    if (size < 0) {
+        /* This user has many large pipes. */
+        size = fcntl(s->lend_pipe[1], F_GETPIPE_SZ);
+    }
+    if (size < LEND_PIPE_MIN_BYTES) {
+        close_lend_pipe(s);
+        s->no_lending = true;
+    }
+    return !s->no_lending;
+}
+
+/* Everything in the pipe, @n bytes, into the socket. */
+static int splice_out(QIOChannelSocket *s, size_t n, Error **errp)
+{
+    QIOChannel *ioc = &s->parent;
+
+    while (n) {
+        ssize_t done = splice(s->lend_pipe[0], NULL, s->fd, NULL, n, 0);
+
+        if (done > 0) {
+            n -= done;
+        } else if (done < 0 && errno == EAGAIN) {
+            qio_channel_wait(ioc, G_IO_OUT);
+        } else if (done == 0 || errno != EINTR) {
+            return qio_channel_fail(ioc, "write to", done ? errno : EPIPE, errp);
+        }
+    }
+    return 0;
+}
+
+static ssize_t socket_writev_lent(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                                  Error **errp)
+{
+    QIOChannelSocket *s = (QIOChannelSocket *)ioc;
+    ssize_t n;
+
+    if (make_lend_pipe(s)) {
+        n = vmsplice(s->lend_pipe[1], iov, MIN(niov, IOV_MAX), SPLICE_F_NONBLOCK);
+        if (n > 0) {
+            return splice_out(s, n, errp) < 0 ? -1 : n;
+        }
+        /* Forbidden to us, or memory that is no pages: copying tells why, if that fails too. */
+        s->no_lending = true;
+    }
+    for (;;) {
+        n = socket_writev(ioc, iov, niov, NULL, 0, errp);
+        if (n != QIO_CHANNEL_ERR_BLOCK) {
+            return n;
+        }
+        qio_channel_wait(ioc, G_IO_OUT);
+    }
+}
+
 /* State -------------------------------------------------------------------------------------- */
 
 static int socket_set_blocking(QIOChannel *ioc, bool enabled, Error **errp)
@@ -200,6 +291,7 @@ static int socket_close(QIOChannel *ioc, Error **errp)
         st.st_ino == s->path_ino) {
         unlink(s->path);
     }
+    close_lend_pipe(s);
     return close(s->fd) < 0 ? qio_channel_fail(ioc, "close", errno, errp) : 0;
 }
 
@@ -217,6 +309,7 @@ static const QIOChannelClass socket_class = {
     .type_name = "socket",
     .readv = socket_readv,
     .writev = socket_writev,
+    .writev_lent = socket_writev_lent,
     .set_blocking = socket_set_blocking,
     .set_delay = socket_set_delay,
     .shutdown = socket_shutdown,
@@ -249,10 +342,12 @@ QIOChannelSocket *qio_channel_socket_new_fd(int fd, Error **errp)
     QIOChannelSocket *s = qio_channel_alloc(sizeof(*s), &socket_class);
     s->fd = fd;
     s->family = family;
+    s->lend_pipe[0] = s->lend_pipe[1] = -1;
     if (listening) {
         qio_channel_set_feature(&s->parent, QIO_CHANNEL_FEATURE_LISTEN);
     } else if (family == AF_UNIX) {
         qio_channel_set_feature(&s->parent, QIO_CHANNEL_FEATURE_FD_PASS);
+        qio_channel_set_feature(&s->parent, QIO_CHANNEL_FEATURE_LEND);
     }
     if (qio_channel_set_blocking(&s->parent, true, errp) < 0) {
         qio_channel_unref(&s->parent);
@@ -336,7 +431,10 @@ void qio_channel_socket_set_buffer_size(QIOChannelSocket *s, unsigned bytes)
     int size = MIN(bytes, INT_MAX / 2);
 
     if (s->family != AF_INET && s->family != AF_INET6) {
-        setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+        /* The administrator's limit is for those who may not go beyond it. */
+        if (setsockopt(s->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0) {
+            setsockopt(s->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+        }
         setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
     }
 }

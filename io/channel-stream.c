@@ -17,7 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static gpointer ignore_sigpipe(gpointer unused)
+static gpointer ignore_sigpipe_once(gpointer unused)
 {
     struct sigaction now;
 
@@ -27,12 +27,18 @@ static gpointer ignore_sigpipe(gpointer unused)
     return NULL;
 }
 
-int qio_channel_stream_setup(QIOChannel *ioc, int fd, Error **errp)
+void qio_channel_ignore_sigpipe(void)
 {
     static GOnce once = G_ONCE_INIT;
+
+    g_once(&once, ignore_sigpipe_once, NULL);
+}
+
+int qio_channel_stream_setup(QIOChannel *ioc, int fd, Error **errp)
+{
     int flags = fcntl(fd, F_GETFL);
 
-    g_once(&once, ignore_sigpipe, NULL);
+    qio_channel_ignore_sigpipe();
     if (flags < 0 || (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)) {
         return qio_channel_fail(ioc, "set the blocking mode of", errno, errp);
     }

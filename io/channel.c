@@ -369,6 +369,28 @@ int qio_channel_write_all(QIOChannel *ioc, const void *buf, size_t len, Error **
     return qio_channel_writev_all(ioc, &iov, 1, errp);
 }
 
+int qio_channel_writev_lent_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, Error **errp)
+{
+    g_auto(Rest) rest;
+
+    if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_LEND)) {
+        return qio_channel_writev_all(ioc, iov, niov, errp);
+    }
+    rest_init(&rest, iov, niov);
+    while (rest.niov) {
+        if (!usable(ioc, "write to", true, CHANNEL_ENDED_WRITE, errp)) {
+            return -1;
+        }
+        ssize_t n = ioc->klass->writev_lent(ioc, rest.iov, rest.niov, errp);
+
+        if (n < 0) {
+            return -1;
+        }
+        iov_discard_front(&rest.iov, &rest.niov, n);
+    }
+    return 0;
+}
+
 int qio_channel_preadv_all(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
                            Error **errp)
 {

@@ -48,6 +48,7 @@ typedef enum QIOChannelFeature {
     QIO_CHANNEL_FEATURE_SHUTDOWN,   /* qio_channel_shutdown() works */
     QIO_CHANNEL_FEATURE_LISTEN,     /* a listening socket: accepts, moves no bytes */
     QIO_CHANNEL_FEATURE_SEEKABLE,   /* seek, preadv and pwritev work */
+    QIO_CHANNEL_FEATURE_LEND,       /* qio_channel_writev_lent_all() copies nothing */
 } QIOChannelFeature;
 
 typedef enum QIOChannelShutdown {
@@ -148,6 +149,21 @@ int qio_channel_writev_all(QIOChannel *ioc, const struct iovec *iov, size_t niov
 int qio_channel_writev_full_all(QIOChannel *ioc, const struct iovec *iov, size_t niov,
                                 const int *fds, size_t nfds, Error **errp);
 int qio_channel_write_all(QIOChannel *ioc, const void *buf, size_t len, Error **errp);
+
+/*
+ * qio_channel_writev_lent_all:
+ * @iov, @niov: whole of it is written, waiting as long as it takes
+ *
+ * Write without a copy, where the channel can (QIO_CHANNEL_FEATURE_LEND): the kernel takes references to
+ * the pages that the vector names, and the peer's read copies out of them. What it reads is what they hold
+ * then: whatever is stored there before the peer has read it, it may see. Who cannot live with that
+ * gives the pages up instead of using them again (util/fresh-pages.h); unmapping them is harmless at any
+ * time. Nothing tells when the peer has read, except its own word. A channel without the feature copies.
+ *
+ * Returns: 0, or -1 with @errp set; how much was written is unknown then.
+ */
+int qio_channel_writev_lent_all(QIOChannel *ioc, const struct iovec *iov, size_t niov,
+                                Error **errp);
 
 /* Positions: channels with QIO_CHANNEL_FEATURE_SEEKABLE ------------------------------------- */
 

@@ -19,6 +19,7 @@
 #include "io/fd-resolver.h"
 #include "io/net-listener.h"
 #include "io/sockets.h"
+#include "util/fresh-pages.h"
 
 static char *dir;
 
@@ -648,6 +649,148 @@ static void test_accept_shutdown(void)
     qio_channel_unref(QIO_CHANNEL(s));
 }
 
+/* Lending ------------------------------------------------------------------------------------ */
+
+#define LENT_PAGES 1500
+#define LENT_HEADER 8
+
+typedef struct Reader {
+    QIOChannel *ioc;
+    uint8_t *data;
+    size_t len;
+    int ret;
+} Reader;
+
+static gpointer reader_run(gpointer opaque)
+{
+    Reader *r = opaque;
+
+    r->ret = qio_channel_read_all(r->ioc, r->data, r->len, &error_abort);
+    return NULL;
+}
+
+/* Records of a header and a page, as a vector, into fresh pages of their own. */
+static size_t make_records(uint8_t *pages, uint8_t *headers, struct iovec *iov)
+{
+    size_t page = getpagesize();
+
+    for (size_t i = 0; i < LENT_PAGES; i++) {
+        memset(headers + i * LENT_HEADER, i & 0xff, LENT_HEADER);
+        memset(pages + i * page, (i * 7 + 1) & 0xff, page);
+        iov[2 * i] = (struct iovec) { headers + i * LENT_HEADER, LENT_HEADER };
+        iov[2 * i + 1] = (struct iovec) { pages + i * page, page };
+    }
+    return LENT_PAGES * (page + LENT_HEADER);
+}
+
+static void check_records(const uint8_t *data)
+{
+    size_t page = getpagesize();
+
+    for (size_t i = 0; i < LENT_PAGES; i++, data += LENT_HEADER + page) {
+        for (size_t at = 0; at < LENT_HEADER; at++) {
+            g_assert_cmphex(data[at], ==, i & 0xff);
+        }
+        for (size_t at = 0; at < page; at++) {
+            g_assert_cmphex(data[LENT_HEADER + at], ==, (i * 7 + 1) & 0xff);
+        }
+    }
+}
+
+/* More than pipe and socket hold, over and over, with pages that are renewed after each write. */
+static void test_lend(gconstpointer blocking)
+{
+    g_autoptr(QIOChannel) a = NULL, b = NULL;
+    size_t pages_size = (size_t)LENT_PAGES * getpagesize();
+    uint8_t *pages = fresh_pages_new(pages_size);
+    uint8_t *headers = fresh_pages_new(LENT_PAGES * LENT_HEADER);
+    g_autofree struct iovec *iov = g_new(struct iovec, 2 * LENT_PAGES);
+
+    socket_pair(&a, &b);
+    g_assert_true(qio_channel_has_feature(a, QIO_CHANNEL_FEATURE_LEND));
+    qio_channel_set_blocking(a, blocking != NULL, &error_abort);
+    qio_channel_socket_set_buffer_size(qio_channel_socket_cast(a), 65536);
+    for (int round = 0; round < 3; round++) {
+        size_t len = make_records(pages, headers, iov);
+        g_autofree uint8_t *got = g_malloc(len);
+        Reader reader = { b, got, len, -1 };
+        GThread *thread = g_thread_new("reader", reader_run, &reader);
+
+        g_assert_cmpint(qio_channel_writev_lent_all(a, iov, 2 * LENT_PAGES, &error_abort), ==, 0);
+        fresh_pages_renew(pages, pages_size);
+        fresh_pages_renew(headers, LENT_PAGES * LENT_HEADER);
+        g_assert_cmphex(pages[0] | headers[LENT_HEADER], ==, 0);
+        g_thread_join(thread);
+        check_records(got);
+    }
+    fresh_pages_free(pages, pages_size);
+    fresh_pages_free(headers, LENT_PAGES * LENT_HEADER);
+}
+
+/* What the contract warns of: the peer reads what is there when it reads. */
+static void test_lend_is_no_copy(void)
+{
+    g_autoptr(QIOChannel) a = NULL, b = NULL;
+    uint8_t *pages = fresh_pages_new(4096);
+    struct iovec iov = { pages, 4096 };
+    char buf[4096];
+
+    socket_pair(&a, &b);
+    memset(pages, 'a', 4096);
+    g_assert_cmpint(qio_channel_writev_lent_all(a, &iov, 1, &error_abort), ==, 0);
+    memset(pages, 'b', 4096);
+    g_assert_cmpint(qio_channel_read_all(b, buf, sizeof(buf), &error_abort), ==, 0);
+    if (buf[0] == 'a') {
+        g_test_skip("memory cannot be lent here");
+    } else {
+        g_assert_cmpint(buf[4095], ==, 'b');
+    }
+    /* Unmapping is harmless. */
+    g_assert_cmpint(qio_channel_writev_lent_all(a, &iov, 1, &error_abort), ==, 0);
+    fresh_pages_free(pages, 4096);
+    g_assert_cmpint(qio_channel_read_all(b, buf, sizeof(buf), &error_abort), ==, 0);
+    g_assert_cmpint(buf[0], ==, 'b');
+}
+
+static gpointer lender_run(gpointer opaque)
+{
+    QIOChannel *ioc = opaque;
+    size_t size = 64 * 1024 * 1024;
+    uint8_t *pages = fresh_pages_new(size);
+    struct iovec iov = { pages, size };
+    Error *err = NULL;
+
+    g_assert_cmpint(qio_channel_writev_lent_all(ioc, &iov, 1, &err), ==, -1);
+    fresh_pages_free(pages, size);
+    return err;
+}
+
+/* A write that waits ends with the peer, or when it is shut down. No signal. */
+static void test_lend_broken(gconstpointer by_peer)
+{
+    g_autoptr(QIOChannel) a = NULL, b = NULL;
+    char first;
+
+    socket_pair(&a, &b);
+    GThread *thread = g_thread_new("lender", lender_run, a);
+    g_assert_cmpint(qio_channel_read_all(b, &first, 1, &error_abort), ==, 0);
+    if (by_peer) {
+        qio_channel_close(b, &error_abort);
+    } else {
+        qio_channel_shutdown(a, QIO_CHANNEL_SHUTDOWN_BOTH, &error_abort);
+    }
+    g_autoptr(Error) err = g_thread_join(thread);
+    const char *text = error_get_pretty(err);
+    /* It may not have begun to wait. */
+    g_assert_true(!strcmp(text, "Could not write to socket: Broken pipe") ||
+                  (by_peer && strstr(text, "Connection reset by peer")) ||
+                  (!by_peer && !strcmp(text, "Could not write to socket: it was shut down")));
+
+    g_clear_pointer(&err, error_free);
+    struct iovec iov = { &first, 1 };
+    g_assert_cmpint(qio_channel_writev_lent_all(a, &iov, 1, &err), ==, -1);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -666,6 +809,11 @@ int main(int argc, char **argv)
     g_test_add_func("/socket/cancel", test_cancel);
     g_test_add_func("/socket/fds", test_fds);
     g_test_add_func("/socket/fds-lost", test_fds_lost);
+    g_test_add_data_func("/socket/lend/blocking", "", test_lend);
+    g_test_add_data_func("/socket/lend/non-blocking", NULL, test_lend);
+    g_test_add_func("/socket/lend/is-no-copy", test_lend_is_no_copy);
+    g_test_add_data_func("/socket/lend/peer-gone", "", test_lend_broken);
+    g_test_add_data_func("/socket/lend/shut-down", NULL, test_lend_broken);
     g_test_add_func("/socket/fd-address", test_fd_address);
     g_test_add_func("/socket/listener-callback", test_listener_callback);
     g_test_add_func("/socket/listener-no-fds", test_listener_no_fds);
