@@ -48,6 +48,11 @@ struct MigrationContext {
      * Migration thread only.
      */
     int64_t turn_budget;
+    /*
+     * Source: the destination will say that it has read all, and until then memory may be lent to
+     * the channels (io/channel.h).
+     */
+    bool lend;
 };
 
 /* Whether the migration is to end soon as failed or cancelled. Any thread. */

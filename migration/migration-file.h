@@ -48,8 +48,14 @@ void mfile_abort(MigrationFile *f, Error *err);
 /* Output */
 void mfile_put_buffer(MigrationFile *f, const void *buf, size_t len);
 /*
+ * From now on write without copying where the channel can lend memory (io/channel.h). For a stream
+ * whose reader will say that it has read all: until then it reads guest pages as they are when it
+ * comes to them. Before the first byte is put.
+ */
+void mfile_lend(MigrationFile *f);
+/*
  * Put a reference: @buf must stay valid, and what is read of it may change, until the next
- * mfile_flush() returns. For guest pages.
+ * mfile_flush() returns (or the reader has read, with mfile_lend()). For guest pages.
  */
 void mfile_put_ref(MigrationFile *f, const void *buf, size_t len);
 void mfile_put_u8(MigrationFile *f, uint8_t v);

@@ -158,8 +158,6 @@ static int open_return_path(MigrationState *s, Error **errp)
 {
     uint8_t ping[4] = { 0, 0, 0, 1 };
 
-    s->return_path = migration_cap(&s->ctx.opts, MIGRATION_CAPABILITY_RETURN_PATH) &&
-                     migration_channels_bidirectional(s->ctx.channels);
     if (s->return_path) {
         savevm_command(s->ctx.main_file, MIG_CMD_OPEN_RETURN_PATH, NULL, 0);
         savevm_command(s->ctx.main_file, MIG_CMD_PING, ping, sizeof(ping));
@@ -175,6 +173,12 @@ static int migration_setup(MigrationState *s, Error **errp)
         return -1;
     }
     MigrationFile *f = mfile_new_output(ioc);
+    s->return_path = migration_cap(&s->ctx.opts, MIGRATION_CAPABILITY_RETURN_PATH) &&
+                     migration_channels_bidirectional(s->ctx.channels);
+    s->ctx.lend = s->return_path;
+    if (s->ctx.lend) {
+        mfile_lend(f);
+    }
     mutex_lock(&s->lock);
     s->ctx.main_file = f;
     mutex_unlock(&s->lock);

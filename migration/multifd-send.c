@@ -21,8 +21,13 @@
 #include "migration/multifd-method.h"
 #include "migration/multifd.h"
 #include "migration/ram-format.h"
+#include "migration/zero-scan.h"
 #include "system/identity.h"
+#include "util/fresh-pages.h"
 #include "util/zero.h"
+
+/* Headers are lent with the pages, so each has its own bytes, and new ones are got for many at once. */
+#define HEADERS_BYTES (64 * MULTIFD_PACKET_BYTES)
 
 typedef struct SendSink {
     RamSink parent;
@@ -37,8 +42,10 @@ typedef struct SendState {
     RAMBlock *block;            /* of the packet being gathered */
     MultifdPacket packet;
     uint64_t zero_offsets[MULTIFD_PACKET_PAGES];
-    uint8_t bytes[MULTIFD_PACKET_BYTES];
+    uint8_t *bytes;             /* fresh pages for the headers of packets; next_header is free */
+    size_t next_header;
     struct iovec iov[1 + MULTIFD_PACKET_PAGES];
+    ZeroScan *scan;             /* NULL: this thread looks for none */
     void *compress;
     uint8_t *compressed;
 } SendState;
@@ -51,6 +58,10 @@ static int send_start(MultifdWorker *worker, Error **errp)
     SendState *s = g_new0(SendState, 1);
 
     worker->state = s;
+    s->bytes = fresh_pages_new(HEADERS_BYTES);
+    if (sink->detect == ZERO_PAGE_DETECTION_MULTIFD) {
+        s->scan = zero_scan_new(worker->ctx->lend && !sink->method->compress);
+    }
     if (sink->method->compress) {
         s->compressed = g_malloc(MULTIFD_COMPRESSED_MAX);
         s->compress = sink->method->compress_new(&worker->ctx->opts, errp);
@@ -69,6 +80,8 @@ static void send_end(MultifdWorker *worker)
             sink->method->compress_free(s->compress);
         }
         g_free(s->compressed);
+        fresh_pages_free(s->bytes, HEADERS_BYTES);
+        zero_scan_free(s->scan);
         g_free(s);
         worker->state = NULL;
     }
@@ -114,6 +127,27 @@ static int gather_compressed(const MultifdMethod *method, SendState *s, Error **
     return 2;
 }
 
+/* Write header and pages; what was compressed is in a buffer that is used again, and copied. */
+static int write_packet(MultifdWorker *worker, int niov, Error **errp)
+{
+    SendSink *sink = worker->opaque;
+    SendState *s = worker->state;
+
+    if (!worker->ctx->lend || sink->method->compress ||
+        !qio_channel_has_feature(worker->ioc, QIO_CHANNEL_FEATURE_LEND)) {
+        return qio_channel_writev_all(worker->ioc, s->iov, niov, errp);
+    }
+    if (qio_channel_writev_lent_all(worker->ioc, s->iov, niov, errp) < 0) {
+        return -1;
+    }
+    s->next_header += MULTIFD_PACKET_BYTES;
+    if (s->next_header == HEADERS_BYTES) {
+        fresh_pages_renew(s->bytes, HEADERS_BYTES);
+        s->next_header = 0;
+    }
+    return 0;
+}
+
 /* Send what was gathered, with @flags besides the method's; a sync packet has no pages. */
 static int send_packet(MultifdWorker *worker, uint32_t flags, Error **errp)
 {
@@ -135,9 +169,9 @@ static int send_packet(MultifdWorker *worker, uint32_t flags, Error **errp)
     if (niov < 0) {
         return -1;
     }
-    multifd_packet_encode(s->bytes, packet);
-    s->iov[0] = (struct iovec) { s->bytes, MULTIFD_PACKET_BYTES };
-    if (qio_channel_writev_all(worker->ioc, s->iov, niov, errp) < 0) {
+    multifd_packet_encode(s->bytes + s->next_header, packet);
+    s->iov[0] = (struct iovec) { s->bytes + s->next_header, MULTIFD_PACKET_BYTES };
+    if (write_packet(worker, niov, errp) < 0) {
         return -1;
     }
     counter_add(*worker->bytes, MULTIFD_PACKET_BYTES + packet->data_bytes);
@@ -153,9 +187,23 @@ static int send_gathered(MultifdWorker *worker, Error **errp)
     return s->packet.normal_pages + s->packet.zero_pages ? send_packet(worker, 0, errp) : 0;
 }
 
+/* One more page of the block. */
+static int gather_page(MultifdWorker *worker, uint64_t offset, bool zero, Error **errp)
+{
+    SendState *s = worker->state;
+    MultifdPacket *packet = &s->packet;
+
+    if (zero) {
+        s->zero_offsets[packet->zero_pages++] = offset;
+    } else {
+        packet->offsets[packet->normal_pages++] = offset;
+    }
+    return packet->normal_pages + packet->zero_pages == MULTIFD_PACKET_PAGES
+               ? send_packet(worker, 0, errp) : 0;
+}
+
 static int send_job(MultifdWorker *worker, const MultifdJob *job, Error **errp)
 {
-    SendSink *sink = worker->opaque;
     SendState *s = worker->state;
     RAMBlock *block = job->block;
 
@@ -163,19 +211,18 @@ static int send_job(MultifdWorker *worker, const MultifdJob *job, Error **errp)
         return -1;
     }
     s->block = block;
-    for (uint64_t page = job->first; page < job->first + job->pages; page++) {
-        uint64_t offset = page << TARGET_PAGE_BITS;
-        MultifdPacket *packet = &s->packet;
+    for (uint64_t at = 0; at < job->pages; at += ZERO_SCAN_PAGES) {
+        unsigned n = MIN(job->pages - at, ZERO_SCAN_PAGES);
+        uint64_t offset = (job->first + at) << TARGET_PAGE_BITS;
+        bool zero[ZERO_SCAN_PAGES] = { false };
 
-        if (sink->detect == ZERO_PAGE_DETECTION_MULTIFD &&
-            buffer_is_zero(block->host + offset, TARGET_PAGE_SIZE)) {
-            s->zero_offsets[packet->zero_pages++] = offset;
-        } else {
-            packet->offsets[packet->normal_pages++] = offset;
+        if (s->scan) {
+            zero_scan(s->scan, block->host + offset, n, zero);
         }
-        if (packet->normal_pages + packet->zero_pages == MULTIFD_PACKET_PAGES &&
-            send_packet(worker, 0, errp) < 0) {
-            return -1;
+        for (unsigned i = 0; i < n; i++, offset += TARGET_PAGE_SIZE) {
+            if (gather_page(worker, offset, zero[i], errp) < 0) {
+                return -1;
+            }
         }
     }
     return 0;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "migration/file-io.h"
+#include "migration/zero-scan.h"
 #include "util/bitmap.h"
 #include "util/bswap.h"
 #include "util/zero.h"
@@ -35,7 +36,7 @@ typedef struct MappedSink {
     GPtrArray *blocks;          /* of MappedBlock, owned */
     bool detect_zero;
     bool starts_as_hole;        /* the file reads as zero where nothing was written */
-    bool fills_gaps;
+    bool bypass_cache;
     /* The run that may still grow, when there are pages. */
     MappedBlock *held;
     uint64_t held_first, held_pages;
@@ -43,46 +44,71 @@ typedef struct MappedSink {
 
 /* Workers -------------------------------------------------------------------------------------- */
 
+typedef struct SaveState {
+    FileIO *io;
+    ZeroScan *scan;             /* NULL: every page is data */
+} SaveState;
+
 static int save_start(MultifdWorker *worker, Error **errp)
 {
-    worker->state = file_io_new(worker->ioc, true, true, errp);
-    return worker->state ? 0 : -1;
+    const MappedSink *sink = worker->opaque;
+    SaveState *s = g_new0(SaveState, 1);
+
+    worker->state = s;
+    if (sink->detect_zero) {
+        /* A write through the cache reads the pages where they are mapped, a direct one does not. */
+        s->scan = zero_scan_new(sink->bypass_cache);
+    }
+    s->io = file_io_new(worker->ioc, true, true, errp);
+    return s->io ? 0 : -1;
 }
 
 static void save_end(MultifdWorker *worker)
 {
-    file_io_free(worker->state);
-    worker->state = NULL;
+    SaveState *s = worker->state;
+
+    if (s) {
+        file_io_free(s->io);
+        zero_scan_free(s->scan);
+        g_free(s);
+        worker->state = NULL;
+    }
 }
 
-static bool page_is_zero(const MappedBlock *mb, uint64_t page)
+/* Save pages [first, first + n), all zero or all data. */
+static int save_alike(SaveState *s, MappedBlock *mb, uint64_t first, uint64_t n, bool zero,
+                      Error **errp)
 {
-    return buffer_is_zero(mb->block->host + page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE);
+    if (zero) {
+        bitmap_test_and_clear_atomic(mb->bitmap, first, n);
+        return 0;
+    }
+    bitmap_set_atomic(mb->bitmap, first, n);
+    return file_io_queue(s->io, mb->block->host + first * TARGET_PAGE_SIZE, n * TARGET_PAGE_SIZE,
+                         mb->pages_offset + first * TARGET_PAGE_SIZE, errp);
 }
 
 static int save_job(MultifdWorker *worker, const MultifdJob *job, Error **errp)
 {
-    const MappedSink *sink = worker->opaque;
+    SaveState *s = worker->state;
     MappedBlock *mb = job->block;
-    uint64_t end = job->first + job->pages, zero = 0;
+    uint64_t zero = 0;
 
-    for (uint64_t at = job->first, from; at < end;) {
-        for (from = at; at < end && sink->detect_zero && page_is_zero(mb, at); at++) {
+    for (uint64_t at = 0; at < job->pages; at += ZERO_SCAN_PAGES) {
+        uint64_t first = job->first + at;
+        unsigned n = MIN(job->pages - at, ZERO_SCAN_PAGES);
+        bool is_zero[ZERO_SCAN_PAGES] = { false };
+
+        if (s->scan) {
+            zero_scan(s->scan, mb->block->host + first * TARGET_PAGE_SIZE, n, is_zero);
         }
-        if (at > from) {
-            bitmap_test_and_clear_atomic(mb->bitmap, from, at - from);
-            zero += at - from;
-        }
-        for (from = at; at < end && !(sink->detect_zero && page_is_zero(mb, at)); at++) {
-        }
-        if (at == from) {
-            continue;
-        }
-        bitmap_set_atomic(mb->bitmap, from, at - from);
-        if (file_io_queue(worker->state, mb->block->host + from * TARGET_PAGE_SIZE,
-                          (at - from) * TARGET_PAGE_SIZE,
-                          mb->pages_offset + from * TARGET_PAGE_SIZE, errp) < 0) {
-            return -1;
+        for (unsigned i = 0, from; i < n;) {
+            for (from = i++; i < n && is_zero[i] == is_zero[from]; i++) {
+            }
+            if (save_alike(s, mb, first + from, i - from, is_zero[from], errp) < 0) {
+                return -1;
+            }
+            zero += is_zero[from] ? i - from : 0;
         }
     }
     counter_add(worker->ctx->counters.zero_pages, zero);
@@ -93,7 +119,7 @@ static int save_job(MultifdWorker *worker, const MultifdJob *job, Error **errp)
 
 static int save_sync(MultifdWorker *worker, Error **errp)
 {
-    return file_io_drain(worker->state, errp);
+    return file_io_drain(((SaveState *)worker->state)->io, errp);
 }
 
 static const MultifdOps save_ops = {
@@ -203,7 +229,7 @@ static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first
     MappedSink *sink = (MappedSink *)parent;
     MappedBlock *mb = find_block(sink, block);
 
-    if (sink->held_pages && sink->fills_gaps && sink->held == mb &&
+    if (sink->held_pages && sink->bypass_cache && sink->held == mb &&
         is_small_gap(mb, sink->held_first + sink->held_pages, first)) {
         sink->held_pages = first + n - sink->held_first;
     } else {
@@ -214,7 +240,7 @@ static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first
         sink->held_first = first;
         sink->held_pages = n;
     }
-    if ((!sink->fills_gaps || sink->held_pages >= HELD_PAGES_MAX) && submit_held(sink, errp) < 0) {
+    if ((!sink->bypass_cache || sink->held_pages >= HELD_PAGES_MAX) && submit_held(sink, errp) < 0) {
         return -1;
     }
     return n * TARGET_PAGE_SIZE;
@@ -349,7 +375,7 @@ RamSink *ram_mapped_sink_new(MigrationContext *ctx, Error **errp)
     sink->parent.klass = &mapped_class;
     sink->parent.ctx = ctx;
     sink->blocks = g_ptr_array_new_with_free_func((GDestroyNotify)mapped_block_free);
-    sink->fills_gaps = migration_cap(&ctx->opts, MIGRATION_CAPABILITY_BYPASS_CACHE);
+    sink->bypass_cache = migration_cap(&ctx->opts, MIGRATION_CAPABILITY_BYPASS_CACHE);
     sink->detect_zero = ctx->opts.params.zero_page_detection != ZERO_PAGE_DETECTION_NONE;
     return &sink->parent;
 }

@@ -10,19 +10,13 @@
 #include <string.h>
 
 #include "migration/ram-format.h"
-#include "util/zero.h"
+#include "migration/zero-scan.h"
 
 typedef struct StreamSink {
     RamSink parent;
     RAMBlock *last_block;       /* of the record before, in this section */
-    bool detect_zero;
+    ZeroScan *scan;             /* NULL: every page is data */
 } StreamSink;
-
-/*
- * Zero detection decides most pages by their first word, which nobody has read before; so many pages
- * ahead memory is asked for it.
- */
-#define PREFETCH_PAGES 8
 
 static int stream_section_begin(RamSink *sink, MigrationFile *f, Error **errp)
 {
@@ -46,6 +40,21 @@ static unsigned put_header(StreamSink *ss, RAMBlock *block, uint64_t page, uint6
     return 8 + 1 + strlen(block->idstr);
 }
 
+static unsigned put_page(StreamSink *ss, RAMBlock *block, uint64_t page, bool zero,
+                         MigrationFile *f)
+{
+    unsigned bytes;
+
+    if (zero) {
+        bytes = put_header(ss, block, page, RAM_RECORD_ZERO, f) + 1;
+        mfile_put_u8(f, 0);
+    } else {
+        bytes = put_header(ss, block, page, RAM_RECORD_PAGE, f) + TARGET_PAGE_SIZE;
+        mfile_put_ref(f, block->host + (page << TARGET_PAGE_BITS), TARGET_PAGE_SIZE);
+    }
+    return bytes;
+}
+
 static int64_t stream_write_run(RamSink *sink, RAMBlock *block, uint64_t first, uint64_t n,
                                 MigrationFile *f, Error **errp)
 {
@@ -53,17 +62,16 @@ static int64_t stream_write_run(RamSink *sink, RAMBlock *block, uint64_t first, 
     uint64_t zero = 0;
     int64_t bytes = 0;
 
-    for (uint64_t page = first; page < first + n; page++) {
-        const uint8_t *host = block->host + (page << TARGET_PAGE_BITS);
+    for (uint64_t at = 0; at < n; at += ZERO_SCAN_PAGES) {
+        unsigned part = MIN(n - at, ZERO_SCAN_PAGES);
+        bool is_zero[ZERO_SCAN_PAGES] = { false };
 
-        __builtin_prefetch(host + PREFETCH_PAGES * TARGET_PAGE_SIZE);
-        if (ss->detect_zero && buffer_is_zero(host, TARGET_PAGE_SIZE)) {
-            bytes += put_header(ss, block, page, RAM_RECORD_ZERO, f) + 1;
-            mfile_put_u8(f, 0);
-            zero++;
-        } else {
-            bytes += put_header(ss, block, page, RAM_RECORD_PAGE, f) + TARGET_PAGE_SIZE;
-            mfile_put_ref(f, host, TARGET_PAGE_SIZE);
+        if (ss->scan) {
+            zero_scan(ss->scan, block->host + ((first + at) << TARGET_PAGE_BITS), part, is_zero);
+        }
+        for (unsigned i = 0; i < part; i++) {
+            bytes += put_page(ss, block, first + at + i, is_zero[i], f);
+            zero += is_zero[i];
         }
     }
     counter_add(sink->ctx->counters.zero_pages, zero);
@@ -73,6 +81,7 @@ static int64_t stream_write_run(RamSink *sink, RAMBlock *block, uint64_t first, 
 
 static void stream_free(RamSink *sink)
 {
+    zero_scan_free(((StreamSink *)sink)->scan);
     g_free(sink);
 }
 
@@ -89,6 +98,8 @@ RamSink *ram_stream_sink_new(MigrationContext *ctx, Error **errp)
 
     ss->parent.klass = &stream_class;
     ss->parent.ctx = ctx;
-    ss->detect_zero = ctx->opts.params.zero_page_detection != ZERO_PAGE_DETECTION_NONE;
+    if (ctx->opts.params.zero_page_detection != ZERO_PAGE_DETECTION_NONE) {
+        ss->scan = zero_scan_new(ctx->lend);
+    }
     return &ss->parent;
 }

@@ -7,10 +7,12 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "io/channel-buffer.h"
 #include "io/channel-file.h"
+#include "io/channel-socket.h"
 #include "migration/migration-file.h"
 #include "system/bql.h"
 
@@ -76,8 +78,9 @@ static void test_random_pieces(void)
     }
     while (at < total) {
         size_t scale = (size_t)1 << g_rand_int_range(rnd, 0, 19);
-        size_t n = MIN(total - at, 1 + g_rand_int(rnd) % scale);
+        size_t n = 1 + g_rand_int(rnd) % scale;
 
+        n = MIN(n, total - at);
         if (g_rand_boolean(rnd)) {
             mfile_put_ref(out, data + at, n);
         } else {
@@ -94,8 +97,9 @@ static void test_random_pieces(void)
     in = rewound_input(ioc);
     for (at = 0; at < total;) {
         size_t scale = (size_t)1 << g_rand_int_range(rnd, 0, 19);
-        size_t n = MIN(total - at, 1 + g_rand_int(rnd) % scale);
+        size_t n = 1 + g_rand_int(rnd) % scale;
 
+        n = MIN(n, total - at);
         if (g_rand_boolean(rnd) && n <= 64 * 1024) {
             const uint8_t *p = mfile_peek(in, n, &have);
             g_assert_cmpuint(have, >=, n);
@@ -109,6 +113,68 @@ static void test_random_pieces(void)
     }
     g_assert_cmpint(memcmp(data, back, total), ==, 0);
     g_assert_true(mfile_at_eof(in));
+}
+
+typedef struct LentStream {
+    QIOChannel *ioc;
+    uint8_t *data;
+    size_t len;
+    bool big_lock;
+} LentStream;
+
+/* Small values and references in turn; what was put by value is spoiled at once. */
+static gpointer put_lent(gpointer opaque)
+{
+    LentStream *s = opaque;
+    g_autoptr(MigrationFile) out = mfile_new_output(s->ioc);
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(8);
+
+    mfile_lend(out);
+    if (s->big_lock) {
+        bql_lock();
+    }
+    for (size_t at = 0; at < s->len;) {
+        bool by_value = g_rand_boolean(rnd);
+        size_t scale = 1u << g_rand_int_range(rnd, 0, 18);
+        size_t n = by_value ? 1 + g_rand_int(rnd) % scale : 4096;
+
+        n = MIN(n, s->len - at);
+        if (by_value) {
+            g_autofree uint8_t *copy = g_memdup2(s->data + at, n);
+            mfile_put_buffer(out, copy, n);
+            memset(copy, 0xdd, n);
+        } else {
+            mfile_put_ref(out, s->data + at, n);
+        }
+        at += n;
+    }
+    if (s->big_lock) {
+        bql_unlock();
+    }
+    g_assert_cmpint(mfile_flush(out, &error_abort), ==, 0);
+    return NULL;
+}
+
+/* Over a channel that lends memory, what was put by value stays what it was until it is read. */
+static void test_lent(gconstpointer big_lock)
+{
+    const size_t total = 24 * 1024 * 1024;
+    g_autofree uint8_t *data = g_malloc(total), *back = g_malloc(total);
+    g_autoptr(GRand) rnd = g_rand_new_with_seed(9);
+    int fds[2];
+
+    for (size_t i = 0; i < total; i += 4) {
+        guint32 word = g_rand_int(rnd);
+        memcpy(data + i, &word, 4);
+    }
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    g_autoptr(QIOChannel) a = QIO_CHANNEL(qio_channel_socket_new_fd(fds[0], &error_abort));
+    g_autoptr(QIOChannel) b = QIO_CHANNEL(qio_channel_socket_new_fd(fds[1], &error_abort));
+    LentStream s = { a, data, total, big_lock != NULL };
+    GThread *thread = g_thread_new("put", put_lent, &s);
+    g_assert_cmpint(qio_channel_read_all(b, back, total, &error_abort), ==, 0);
+    g_thread_join(thread);
+    g_assert_cmpint(memcmp(data, back, total), ==, 0);
 }
 
 static void test_truncated(void)
@@ -297,6 +363,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/migration-file/fields", test_fields);
     g_test_add_func("/migration-file/random-pieces", test_random_pieces);
+    g_test_add_data_func("/migration-file/lent/free", NULL, test_lent);
+    g_test_add_data_func("/migration-file/lent/big-lock", "", test_lent);
     g_test_add_func("/migration-file/truncated", test_truncated);
     g_test_add_func("/migration-file/sticky-write-error", test_sticky_write_error);
     g_test_add_func("/migration-file/shutdown", test_shutdown_wakes_reader);
