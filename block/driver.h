@@ -112,6 +112,7 @@ struct BlockDriverState {
     unsigned in_flight;                 /* atomic */
     unsigned quiesce_counter;           /* main thread */
     bool inactive, monitor_owned;
+    bool opened;                        /* the driver's open() succeeded */
 
     Mutex reqs_lock;                    /* of the members below */
     BdrvTrackedRequest *tracked_requests;
@@ -163,6 +164,8 @@ struct BlockDriver {
 
     /* How sure the driver is that an image beginning with @buf is its format: 0 to 100. */
     int (*probe)(const uint8_t *buf, size_t len);
+    /* What @opts, of this driver, say about the backing file. NULL: the driver has none. */
+    BlockdevRefOrNull *(*backing_option)(const BlockdevOptions *opts);
 
     /*
      * Open children by bdrv_open_child(), check everything, fill supported_*_flags and total_bytes. To run
@@ -222,6 +225,11 @@ struct BlockDriver {
     int coroutine_fn (*co_block_status)(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
                                         int64_t *pnum, int64_t *map, BlockDriverState **file);
     int64_t coroutine_fn (*co_getlength)(BlockDriverState *bs);
+    /*
+     * The node's length now that its child has another one, for drivers that are neither filter nor have
+     * their length in metadata (raw). Any thread. NULL: the child's length does not matter.
+     */
+    int64_t (*length_by_child)(BlockDriverState *bs, BdrvChild *child);
     int64_t coroutine_fn (*co_get_allocated_file_size)(BlockDriverState *bs);
     int coroutine_fn (*co_truncate)(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
                                     BdrvRequestFlags flags, Error **errp);

@@ -133,6 +133,8 @@ void bdrv_drain_all(void);
 int bdrv_inactivate_all(Error **errp);
 /* The reverse: read metadata anew and take the locks. 0, or -1 with @errp set. */
 int bdrv_activate_all(Error **errp);
+/* The same for one node and what is below it. */
+int bdrv_activate(BlockDriverState *bs, Error **errp);
 bool bdrv_is_inactive(const BlockDriverState *bs);
 /* Nodes opened from now on start inactive: a machine that waits for a migration. */
 void bdrv_set_open_inactive(bool inactive);

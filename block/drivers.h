@@ -1,0 +1,12 @@
+/*
+ * The drivers that there are; each is a line here and one in drivers.c.
+ *
+ * Copyright (C) 2026 The Ferry developers
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef BLOCK_DRIVERS_H
+#define BLOCK_DRIVERS_H
+
+#include "block/driver.h"
+
+#endif
