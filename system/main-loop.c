@@ -9,6 +9,7 @@
 #include <glib.h>
 #include "system/bql.h"
 #include "system/main-loop.h"
+#include "util/aio.h"
 
 static GThread *main_thread;
 static int quit_requested;      /* atomic */
@@ -41,6 +42,8 @@ void main_loop_init(void)
 {
     main_thread = g_thread_self();
     g_main_context_set_poll_func(NULL, poll_without_lock);
+    aio_context_main();
+    aio_set_main_home(bql_locked);
 }
 
 bool main_loop_is_main_thread(void)

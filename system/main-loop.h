@@ -3,6 +3,10 @@
  * callbacks run and released while it polls. Monitors, chardevs, timers and signals are sources of
  * this context; whoever attaches one need not think of the lock.
  *
+ * The main AioContext (util/aio.h) is one of its sources. Whoever holds the big lock, in whatever thread,
+ * is at home there; a blocking aio_poll() of it, and so AIO_WAIT_WHILE() and aio_co_run(), keeps the lock
+ * while it waits: what is waited for must not need it.
+ *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

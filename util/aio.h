@@ -61,8 +61,8 @@ bool aio_poll(AioContext *ctx, bool blocking);
 void aio_notify(AioContext *ctx);
 
 /*
- * How long a blocking aio_poll() spins on what is registered with a poll function before it sleeps, at
- * most, in nanoseconds (0: never). It adapts itself below that. Any thread.
+ * How long a blocking aio_poll() looks again and again before it sleeps, at most, in nanoseconds (0: it
+ * sleeps at once). Below that it adapts itself to how soon events come. Any thread.
  */
 void aio_context_set_poll_max_ns(AioContext *ctx, int64_t max_ns);
 int64_t aio_context_poll_max_ns(AioContext *ctx);
@@ -80,6 +80,11 @@ void aio_bh_schedule_oneshot(AioContext *ctx, AioFn *fn, void *opaque);
  * change or remove any handler, its own too.
  */
 void aio_set_fd_handler(AioContext *ctx, int fd, AioFn *on_read, AioFn *on_write, void *opaque);
+/*
+ * Forget a descriptor that coroutines have waited for in @ctx (aio_co_wait_fd()), which must happen
+ * before it is closed, or waited for in another context. Nobody waits for it now.
+ */
+void aio_forget_fd(AioContext *ctx, int fd);
 
 /* Timers ---------------------------------------------------------------------------------------- */
 
@@ -105,6 +110,10 @@ void aio_co_schedule(AioContext *ctx, Coroutine *co);
  * Let @co go on in the context in which it last ran: at once when that is the calling thread's and no
  * coroutine is running there, else from the loop. Any thread. The usual end of a wait:
  *     req.co = coroutine_self(); start(&req); while (!req.done) coroutine_yield();
+ * where req.done is set in the coroutine's own context, right before the wake-up. Who is done in another
+ * thread wakes a coroutine that yields once, without a condition, or sets req.done in a call that it
+ * schedules: a coroutine that saw the flag early would be gone when it is woken.
+ * Waking a coroutine again before it went on adds nothing.
  */
 void aio_co_wake(Coroutine *co);
 /* The same at a known context, for a coroutine that never ran: enters it at once where that may be. */
@@ -116,8 +125,11 @@ void coroutine_fn aio_co_reschedule_self(AioContext *ctx);
 /* Sleep; other coroutines run. */
 void coroutine_fn aio_co_sleep_ns(int64_t ns);
 /*
- * Wait until @fd is readable (@write: writable). One coroutine a direction of a descriptor at a time, in
- * one context. Ends early, like a wake-up for no reason, when aio_co_wake() is called on the coroutine.
+ * Wait until @fd is readable (@write: writable); for who has tried and got EAGAIN: what was there before
+ * the last wait may not end this one. May return for no reason, so try again. A file never waits.
+ * One coroutine a direction of a descriptor at a time, in one context; no handler is set for it. Ends
+ * early when aio_co_wake() is called on the coroutine from its context's home. aio_forget_fd() before
+ * the descriptor is closed.
  */
 void coroutine_fn aio_co_wait_fd(int fd, bool write);
 

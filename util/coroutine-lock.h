@@ -52,10 +52,9 @@ bool co_queue_empty(CoQueue *queue);
 
 /* Many readers or one writer, in order of arrival. */
 typedef struct CoRwlock {
-    CoMutex mutex;
-    CoQueue queue;
+    Mutex guard;
+    CoWaitList waiters;
     int owners;                 /* readers, or -1: a writer */
-    unsigned writers_waiting;
 } CoRwlock;
 
 void co_rwlock_init(CoRwlock *lock);
