@@ -75,6 +75,12 @@ bool bdrv_is_inserted(BlockDriverState *bs);
 /* Length in bytes as last known; a negative errno. Main thread; bdrv_co_getlength() asks. */
 int64_t bdrv_getlength(BlockDriverState *bs);
 
+/*
+ * The path of the backing file that the image of @bs, a format, names: relative to the image's own directory
+ * unless it is absolute. The image names one. g_free() it; NULL with @errp set where there is no such path.
+ */
+char *bdrv_full_backing_filename(const BlockDriverState *bs, Error **errp);
+
 /* The child that reads go to when this node has nothing: backing of a format, the child of a filter. */
 BlockDriverState *bdrv_filter_or_cow_bs(BlockDriverState *bs);
 /* Down through filters to the first node that is none; @bs itself perhaps. */

@@ -94,8 +94,7 @@ static bool is_protocol_name(const char *name)
     return colon && (!slash || colon < slash);
 }
 
-/* The path of a backing file as the image means it: relative to the image's own directory. */
-static char *backing_path(const BlockDriverState *bs, Error **errp)
+char *bdrv_full_backing_filename(const BlockDriverState *bs, Error **errp)
 {
     const BlockDriverState *file = bs->file ? bs->file->bs : NULL;
     g_autofree char *dir = NULL;
@@ -117,7 +116,7 @@ static char *backing_path(const BlockDriverState *bs, Error **errp)
 
 static BlockDriverState *open_default_backing(BlockDriverState *bs, Error **errp)
 {
-    g_autofree char *path = backing_path(bs, errp);
+    g_autofree char *path = bdrv_full_backing_filename(bs, errp);
     g_autoptr(BlockdevOptions) opts = NULL;
     BlockDriverState *backing;
 
