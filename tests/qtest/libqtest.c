@@ -32,6 +32,8 @@
 static GPtrArray *machines;
 static char *socket_dir;        /* while a machine starts */
 
+static bool reap_until(QTestState *s, gint64 deadline);
+
 /* ---- test programs ---- */
 
 const char *qtest_get_arch(void)
@@ -90,6 +92,24 @@ void qtest_add_data_func_full(const char *path, void *data, void (*fn)(const voi
     g_test_add_data_func_full(full, data, fn, destroy);
 }
 
+/* What became of a machine, and all it said. The one that the failure is about is given time to end. */
+static void report_machine(QTestState *s, QTestState *failed)
+{
+    bool ended = reap_until(s, g_get_monotonic_time() + (s == failed ? G_USEC_PER_SEC : 0));
+    g_autofree char *err = qtest_stderr(s);
+
+    fprintf(stderr, "machine [%s]", s->args);
+    if (!ended) {
+        fprintf(stderr, " runs still");
+    } else if (WIFSIGNALED(s->status)) {
+        fprintf(stderr, " was ended by signal %d (%s)%s", WTERMSIG(s->status),
+                strsignal(WTERMSIG(s->status)), WCOREDUMP(s->status) ? ", core dumped" : "");
+    } else {
+        fprintf(stderr, " ended with status %d", WEXITSTATUS(s->status));
+    }
+    fprintf(stderr, "%s\n%s", *err ? ", its stderr:" : ", no word on stderr", err);
+}
+
 void qtest_fail(QTestState *s, const char *fmt, ...)
 {
     g_autofree char *message = NULL;
@@ -98,10 +118,8 @@ void qtest_fail(QTestState *s, const char *fmt, ...)
     va_start(ap, fmt);
     message = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    if (s) {
-        g_autofree char *err = qtest_stderr(s);
-
-        fprintf(stderr, "machine [%s]:\n%s", s->args, err);
+    for (guint i = 0; machines && i < machines->len; i++) {
+        report_machine(g_ptr_array_index(machines, i), s);
     }
     g_assertion_message(NULL, "libqtest", 0, "qtest", message);
     abort();
