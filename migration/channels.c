@@ -216,6 +216,11 @@ uint64_t migration_channels_queued(MigrationChannels *mc)
     return bytes;
 }
 
+int migration_channels_flush(MigrationChannels *mc, Error **errp)
+{
+    return mc->transport->flush ? mc->transport->flush(mc, errp) : 0;
+}
+
 int migration_channels_finish(MigrationChannels *mc, Error **errp)
 {
     return mc->transport->finish ? mc->transport->finish(mc, errp) : 0;

@@ -63,6 +63,11 @@ const char *migration_channels_describe(const MigrationChannels *mc);
 uint64_t migration_channels_queued(MigrationChannels *mc);
 
 /*
+ * Source: make durable what a file holds so far, so that little of that is left for the end. Nothing
+ * for the rest. Migration thread.
+ */
+int migration_channels_flush(MigrationChannels *mc, Error **errp);
+/*
  * Source, at the end: make a file's data, size and directory entry durable (nothing for the rest);
  * for exec wait for the command and take its status. Migration thread.
  */

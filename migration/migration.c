@@ -9,6 +9,9 @@
  * the devices, and waits for the destination's word. Whatever goes wrong before that word, the thread
  * puts the machine back as it was before it reports the failure.
  *
+ * A file is made durable before the machine is stopped and once more at the end, so that the machine does
+ * not stand while the disk takes in what was written all the while.
+ *
  * The point of no return is the confirmation (sockets) or the durable file. A cancel that comes while
  * we wait for the confirmation first closes the channel and then looks whether the
  * confirmation was in it: either the destination has it sent and we are completed, or its send
@@ -43,6 +46,8 @@
 #define WINDOW_COUNTS_BYTES MiB
 /* Without a limit a turn ends after this much, to look at time, cancel and convergence. */
 #define UNLIMITED_TURN_BYTES (64 * MiB)
+/* A file is made durable at most so many times before the switchover. */
+#define FLUSHES_MAX 4
 
 typedef struct MigrationState {
     /* Main thread only. */
@@ -74,6 +79,9 @@ typedef struct MigrationState {
     int64_t window_start_us;            /* of measurement: one round of sending */
     uint64_t window_start_bytes;
     uint64_t queued_bytes;              /* written before the window, and not sent yet */
+    unsigned flushes;                   /* of a file, while the machine ran */
+    uint64_t flushed_bytes;             /* written before the last of them */
+    double flush_bandwidth;             /* of the last one, bytes per microsecond */
     int64_t rate_start_us;              /* of enforcement: WINDOW_US long */
     uint64_t rate_start_bytes;
 } MigrationState;
@@ -314,11 +322,47 @@ static int send_window(MigrationState *s, Error **errp)
     return done;
 }
 
+/* How long the disk will need for what was written since the last flush. */
+static bool flush_fits_downtime(MigrationState *s)
+{
+    uint64_t bytes = migration_context_transferred(&s->ctx) - s->flushed_bytes;
+
+    return s->flushes && bytes <= s->flush_bandwidth * migration_live_downtime_limit_ms() * 1000 / 2;
+}
+
+/*
+ * Flush a file whose flush at the end would keep the machine standing for long. Returns 1 when that
+ * was done, and took time in which the machine ran; 0 when there is no need; -1 on error.
+ */
+static int flush_early(MigrationState *s, Error **errp)
+{
+    int64_t then = g_get_monotonic_time();
+    uint64_t before = s->flushed_bytes;
+
+    bql_lock();
+    bool running = runstate_is_running();
+    bql_unlock();
+    if (!running || !migration_channels_seekable(s->ctx.channels) || s->flushes == FLUSHES_MAX ||
+        flush_fits_downtime(s)) {
+        return 0;
+    }
+    s->flushed_bytes = migration_context_transferred(&s->ctx);
+    if (migration_channels_flush(s->ctx.channels, errp) < 0) {
+        return -1;
+    }
+    s->flushes++;
+    s->flush_bandwidth = (double)(s->flushed_bytes - before) /
+                         MAX(g_get_monotonic_time() - then, 1);
+    return 1;
+}
+
 static int migration_iterate(MigrationState *s, Error **errp)
 {
     window_begin(s, g_get_monotonic_time());
     rate_begin(s);
     s->queued_bytes = 0;
+    s->flushes = 0;
+    s->flushed_bytes = 0;
     for (;;) {
         uint64_t pending;
         int done = send_window(s, errp);
@@ -335,7 +379,12 @@ static int migration_iterate(MigrationState *s, Error **errp)
         }
         counter_set(s->ctx.counters.remaining_bytes, pending);
         if (pending == 0 || fits_downtime(s, pending)) {
-            return 0;
+            int flushed = flush_early(s, errp);
+
+            if (flushed <= 0) {
+                return flushed;
+            }
+            window_begin(s, g_get_monotonic_time());
         }
     }
 }

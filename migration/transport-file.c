@@ -295,12 +295,18 @@ static int sync_directory(MigrationChannels *mc, Error **errp)
     return 0;
 }
 
+static int file_flush(MigrationChannels *mc, Error **errp)
+{
+    if (fsync(((FileState *)mc->state)->sync_fd) < 0) {
+        error_setg_errno(errp, errno, "cannot make %s durable", mc->describe);
+        return -1;
+    }
+    return 0;
+}
+
 static int file_finish(MigrationChannels *mc, Error **errp)
 {
-    FileState *s = mc->state;
-
-    if (fsync(s->sync_fd) < 0) {
-        error_setg_errno(errp, errno, "cannot make %s durable", mc->describe);
+    if (file_flush(mc, errp) < 0) {
         return -1;
     }
     if (check_still_there(mc, errp) < 0 || check_length(mc, errp) < 0) {
@@ -319,6 +325,7 @@ const MigrationTransport transport_file = {
     .open_extra = file_extra,
     .accept = file_main,
     .accept_extra = file_extra,
+    .flush = file_flush,
     .finish = file_finish,
     .free = file_free,
 };
@@ -333,6 +340,7 @@ const MigrationTransport transport_seekable_fd = {
     .open_extra = file_extra,
     .accept = file_main,
     .accept_extra = file_extra,
+    .flush = file_flush,
     .finish = file_finish,
     .free = file_free,
 };

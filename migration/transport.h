@@ -27,6 +27,7 @@ typedef struct MigrationTransport {
     QIOChannel *(*accept_extra)(MigrationChannels *mc, bool direct_io, Error **errp);
     bool (*extra_left)(MigrationChannels *mc);
     SocketAddressList *(*addresses)(MigrationChannels *mc);
+    int (*flush)(MigrationChannels *mc, Error **errp);
     int (*finish)(MigrationChannels *mc, Error **errp);
     void (*free)(MigrationChannels *mc);
 } MigrationTransport;

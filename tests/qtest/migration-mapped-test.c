@@ -86,6 +86,41 @@ static void test_offset(const char *accel)
     save_and_load(accel, &variants[4], ",offset=0x100200");
 }
 
+#define SLOW_FSYNC_MS 3000
+
+/* The machine runs while a slow disk takes in what was written; it stands only for the last bit. */
+static void test_flushed_early(const char *accel)
+{
+    /* Preloading does not go together with the sanitizers' run time. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    g_autofree char *ms = g_strdup_printf("%d", SLOW_FSYNC_MS);
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = g_path_get_dirname(self);
+    g_autofree char *preload = g_build_filename(dir, "slow-fsync.so", NULL);
+
+    g_assert_true(g_file_test(preload, G_FILE_TEST_EXISTS));
+    g_setenv("LD_PRELOAD", preload, TRUE);
+    g_setenv("FERRY_TEST_FSYNC_MS", ms, TRUE);
+    mig_start_src(p);
+    g_unsetenv("LD_PRELOAD");
+    g_unsetenv("FERRY_TEST_FSYNC_MS");
+    set_variant(&p->src, &variants[1]);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    struct json_object *info = mig_query(&p->src);
+    g_assert_cmpint(qtest_get_int(info, "total-time"), >=, SLOW_FSYNC_MS);
+    g_assert_cmpint(qtest_get_int(info, "downtime"), <, SLOW_FSYNC_MS);
+    json_object_put(info);
+    load(p, &variants[1], uri);
+    mig_finish(p);
+#else
+    g_test_skip("not with a sanitizer");
+#endif
+}
+
 /* What was saved one way is loaded another way: the file is the same. */
 static void test_mixed_variants(const char *accel)
 {
@@ -623,6 +658,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     mig_add_accel_tests("/migration/mapped/live", test_live_variants);
     mig_add_accel_tests("/migration/mapped/offset", test_offset);
+    mig_add_accel_tests("/migration/mapped/flushed-early", test_flushed_early);
     mig_add_accel_tests("/migration/mapped/mixed", test_mixed_variants);
     mig_add_accel_tests("/migration/mapped/blocks", test_blocks);
     mig_add_accel_tests("/migration/mapped/fd", test_fd);
