@@ -1,7 +1,7 @@
 """A stopped machine over a UNIX socket, beside qemu-system-x86_64.
 
 Both move the same 2 GiB (half random, a quarter zero, a quarter text) that both map from one file in
-memory, into anonymous memory that has been touched. The main figure is the time from `migrate` until
+memory, into anonymous memory that has been touched. One move of each is not counted. The main figure is the time from `migrate` until
 both sides say completed; aim: 1.5 times as fast as QEMU, with no more CPU seconds.
 
 Copyright (C) 2026 The Ferry developers
@@ -34,12 +34,13 @@ def run(context):
         content = memory.file("content")
         host.write_mixed(content, size)
         check_contents(lines[0], memory, content, size)
-        for _ in range(context.rounds(3)):
+        for counted in [False] + [True] * context.rounds(3):
             for line in lines:
                 result = moves.over_socket(line, machine.file_memory(content, size),
                                            machine.touched_memory(size))
-                sides[line.name].add(result.seconds, result.cpu)
-                totals[line.name].add(result.info["total-time"] / 1000)
+                if counted:
+                    sides[line.name].add(result.seconds, result.cpu)
+                    totals[line.name].add(result.info["total-time"] / 1000)
 
     ours, peer = sides["ferry"], sides["qemu"]
     figures.verdict("precopy", peer.seconds.median / ours.seconds.median,
