@@ -7,12 +7,15 @@ BUILD ?= build
 MESON_OPTIONS ?=
 # Names of benchmarks, all when empty: make bench BENCH="precopy save"
 BENCH ?=
+# Fuzz targets, all when empty, and how long each runs: make fuzz FUZZ=fuzz-qmp FUZZ_SECONDS=600
+FUZZ ?=
+FUZZ_SECONDS ?= 60
 
 ifeq ($(CI),true)
 MESON_OPTIONS += -Dwerror=true
 endif
 
-.PHONY: all demo check check-slow check-asan check-tsan bench install clean help
+.PHONY: all demo check check-slow check-asan check-tsan fuzz bench install clean help
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -24,6 +27,7 @@ help:
 	@echo "make check-slow   the same, and the long ones"
 	@echo "make check-asan   the tests under AddressSanitizer and UBSan, in build-asan/"
 	@echo "make check-tsan   the tests of threads under ThreadSanitizer, in build-tsan/"
+	@echo "make fuzz         the fuzz targets, FUZZ_SECONDS=60 each, in build-fuzz/"
 	@echo "make bench [BENCH='name name']  benchmarks beside their peers"
 	@echo "make install      install below the prefix (MESON_OPTIONS=--prefix=...)"
 
@@ -41,6 +45,10 @@ build-asan/build.ninja: | deps
 build-tsan/build.ninja: | deps
 	@meson setup build-tsan -Db_sanitize=thread -Db_lundef=false $(MESON_OPTIONS)
 
+build-fuzz/build.ninja: | deps
+	@CC=clang meson setup build-fuzz -Dfuzz=true -Ddocs=disabled -Db_sanitize=address,undefined \
+	   -Db_lundef=false $(MESON_OPTIONS)
+
 demo: deps all
 	@FERRY_BUILD=$(BUILD) scripts/demo
 
@@ -49,6 +57,7 @@ check: deps all
 
 check-slow: deps all
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --no-suite bench
+	@$(MAKE) --no-print-directory fuzz
 
 check-asan: deps build-asan/build.ninja
 	@ninja -C build-asan
@@ -63,6 +72,10 @@ check-tsan: deps build-tsan/build.ninja
 	 meson test -C build-tsan --no-rebuild --print-errorlogs --suite unit --suite qtest \
 	   --no-suite slow --timeout-multiplier 8
 
+fuzz: deps build-fuzz/build.ninja
+	@ninja -C build-fuzz
+	@tests/fuzz/run build-fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
 bench: deps all
 	@FERRY_BUILD=$(BUILD) tests/bench/run $(BENCH)
 
@@ -70,4 +83,4 @@ install: all
 	@meson install -C $(BUILD) --no-rebuild
 
 clean:
-	@rm -rf $(BUILD) build-asan build-tsan
+	@rm -rf $(BUILD) build-asan build-tsan build-fuzz
