@@ -10,6 +10,9 @@
 #include "block/drivers.h"
 
 const BlockDriver *const block_drivers[] = {
+    &bdrv_file,
+    &bdrv_host_device,
+    &bdrv_raw,
     NULL,
 };
 

@@ -9,4 +9,8 @@
 
 #include "block/driver.h"
 
+extern const BlockDriver bdrv_file;
+extern const BlockDriver bdrv_host_device;
+extern const BlockDriver bdrv_raw;
+
 #endif
