@@ -8,12 +8,12 @@
 #include <string.h>
 #include "chardev/char.h"
 #include "monitor/hmp.h"
-#include "monitor/json-writer.h"
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-commands-char.h"
 #include "qapi/qapi-commands-qdev.h"
 #include "qapi/qapi-commands-qom.h"
 #include "qapi/qapi-visit-qom.h"
+#include "util/json-writer.h"
 #include "util/keyval.h"
 
 /* Deeper than this no tree of ours is. */

@@ -14,12 +14,12 @@
  */
 #include <string.h>
 #include "monitor/json-stream.h"
-#include "monitor/json-writer.h"
 #include "monitor/monitor-internal.h"
 #include "qapi/event.h"
 #include "qapi/json-output-visitor.h"
 #include "qapi/qapi-commands-control.h"
 #include "qapi/qapi-visit-control.h"
+#include "util/json-writer.h"
 #include "util/mutex.h"
 
 typedef struct MonitorQMP {

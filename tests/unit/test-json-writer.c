@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 #include "monitor/json-stream.h"
-#include "monitor/json-writer.h"
+#include "util/json-writer.h"
 
 static void check(struct json_object *value, bool pretty, const char *expect)
 {

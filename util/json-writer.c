@@ -7,7 +7,7 @@
  */
 #include <inttypes.h>
 #include <string.h>
-#include "monitor/json-writer.h"
+#include "util/json-writer.h"
 
 static void write_character(GString *out, gunichar c)
 {

@@ -5,8 +5,8 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#ifndef MONITOR_JSON_WRITER_H
-#define MONITOR_JSON_WRITER_H
+#ifndef UTIL_JSON_WRITER_H
+#define UTIL_JSON_WRITER_H
 
 #include <glib.h>
 #include <json-c/json.h>
