@@ -72,14 +72,24 @@ const char *property_type_name(PropertyType type)
         [PROP_BOOL] = "bool", [PROP_UINT8] = "uint8", [PROP_UINT16] = "uint16",
         [PROP_UINT32] = "uint32", [PROP_UINT64] = "uint64", [PROP_SIZE] = "size",
         [PROP_STR] = "str", [PROP_CHARDEV] = "str", [PROP_MEMDEV] = "link<memory-backend>",
+        [PROP_DRIVE] = "str", [PROP_IOTHREAD] = "link<iothread>",
     };
 
     return names[type];
 }
 
-static bool is_string(const Property *prop)
+bool property_is_string(const Property *prop)
 {
-    return prop->type == PROP_STR || prop->type == PROP_CHARDEV || prop->type == PROP_MEMDEV;
+    switch (prop->type) {
+    case PROP_STR:
+    case PROP_CHARDEV:
+    case PROP_MEMDEV:
+    case PROP_DRIVE:
+    case PROP_IOTHREAD:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static uint64_t number_max(const Property *prop)
@@ -120,6 +130,8 @@ void device_store_property(DeviceState *dev, const Property *prop, const Propert
     case PROP_STR:
     case PROP_CHARDEV:
     case PROP_MEMDEV:
+    case PROP_DRIVE:
+    case PROP_IOTHREAD:
         g_free(*(char **)field);
         *(char **)field = g_strdup(value->string);
         break;
@@ -150,6 +162,8 @@ static void load_from_field(DeviceState *dev, const Property *prop, PropertyValu
     case PROP_STR:
     case PROP_CHARDEV:
     case PROP_MEMDEV:
+    case PROP_DRIVE:
+    case PROP_IOTHREAD:
         value->string = g_strdup(*(char *const *)field);
         break;
     }
@@ -178,7 +192,7 @@ static const Property *find_settable(DeviceState *dev, const char *name, Error *
 
 static bool store(DeviceState *dev, const Property *prop, const PropertyValue *value, Error **errp)
 {
-    if (!is_string(prop) && prop->type != PROP_BOOL && value->number > number_max(prop)) {
+    if (!property_is_string(prop) && prop->type != PROP_BOOL && value->number > number_max(prop)) {
         error_setg(errp, "Property '%s.%s' doesn't take value %" PRIu64 " (maximum: %" PRIu64 ")",
                    dev->klass->name, prop->name, value->number, number_max(prop));
         return false;
@@ -218,7 +232,7 @@ bool device_set_uint(DeviceState *dev, const char *name, uint64_t number, Error 
     if (!prop) {
         return false;
     }
-    if (prop->type == PROP_BOOL || is_string(prop)) {
+    if (prop->type == PROP_BOOL || property_is_string(prop)) {
         return wrong_type(dev, prop, property_type_name(prop->type), errp);
     }
     return store(dev, prop, &value, errp);
@@ -232,7 +246,7 @@ bool device_set_str(DeviceState *dev, const char *name, const char *string, Erro
     if (!prop) {
         return false;
     }
-    if (!is_string(prop)) {
+    if (!property_is_string(prop)) {
         return wrong_type(dev, prop, property_type_name(prop->type), errp);
     }
     return store(dev, prop, &value, errp);
@@ -252,7 +266,7 @@ bool device_set_text(DeviceState *dev, const char *name, const char *text, Error
         ok = parse_bool(name, text, &value.boolean, &local_err);
     } else if (prop->type == PROP_SIZE) {
         ok = parse_size(text, &value.number, &local_err);
-    } else if (!is_string(prop)) {
+    } else if (!property_is_string(prop)) {
         ok = parse_uint64(text, &value.number, &local_err);
     }
     if (!ok) {
@@ -279,7 +293,7 @@ bool device_set_json(DeviceState *dev, const char *name, struct json_object *jso
         }
         break;
     case json_type_int:
-        if (prop->type == PROP_BOOL || is_string(prop)) {
+        if (prop->type == PROP_BOOL || property_is_string(prop)) {
             break;
         }
         /* json-c gives 0 for a negative number that is asked for as unsigned. */
@@ -311,7 +325,7 @@ struct json_object *device_get_json(DeviceState *dev, const char *name, Error **
         return NULL;
     }
     owned = value.string;
-    if (is_string(prop)) {
+    if (property_is_string(prop)) {
         return json_object_new_string(owned ?: "");
     }
     return prop->type == PROP_BOOL ? json_object_new_boolean(value.boolean) :
@@ -330,7 +344,7 @@ static void append_property_help(GString *text, const Property *prop)
         g_string_append(text, " (read-only)");
     } else if (prop->type == PROP_BOOL) {
         g_string_append_printf(text, " (default: %s)", prop->default_number ? "on" : "off");
-    } else if (!is_string(prop)) {
+    } else if (!property_is_string(prop)) {
         g_string_append_printf(text, " (default: %" PRIu64 ")", prop->default_number);
     }
     g_string_append_c(text, '\n');

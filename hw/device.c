@@ -20,7 +20,7 @@ static GPtrArray *devices;      /* of DeviceState, realized; NULL until the firs
 const DeviceClass *device_class_find(const char *name)
 {
     for (const DeviceClass *const *klass = device_classes; *klass; klass++) {
-        if (!strcmp((*klass)->name, name)) {
+        if (!strcmp((*klass)->name, name) || !g_strcmp0((*klass)->alias, name)) {
             return *klass;
         }
     }
@@ -78,8 +78,7 @@ static void set_defaults(DeviceState *dev)
 
 static bool is_string_field(const Property *prop)
 {
-    return !prop->set && !prop->get &&
-           (prop->type == PROP_STR || prop->type == PROP_CHARDEV || prop->type == PROP_MEMDEV);
+    return !prop->set && !prop->get && property_is_string(prop);
 }
 
 DeviceState *device_new(const char *name, const char *id, Error **errp)
@@ -265,8 +264,11 @@ char *device_classes_help(void)
 
     for (const DeviceClass *const *klass = device_classes; *klass; klass++) {
         if ((*klass)->user_creatable) {
-            g_string_append_printf(text, "name \"%s\", desc \"%s\"\n", (*klass)->name,
-                                   (*klass)->desc);
+            g_string_append_printf(text, "name \"%s\"", (*klass)->name);
+            if ((*klass)->alias) {
+                g_string_append_printf(text, ", alias \"%s\"", (*klass)->alias);
+            }
+            g_string_append_printf(text, ", desc \"%s\"\n", (*klass)->desc);
         }
     }
     return g_string_free(text, false);

@@ -39,6 +39,8 @@ typedef enum PropertyType {
     PROP_STR,                   /* char *, owned by the device, NULL when not set */
     PROP_CHARDEV,               /* char *, the id of a character device */
     PROP_MEMDEV,                /* char *, the id of a memory backend */
+    PROP_DRIVE,                 /* char *, the id of a -drive or the name of a block node */
+    PROP_IOTHREAD,              /* char *, the id of an iothread */
 } PropertyType;
 
 /* A value on its way in or out; the member that goes with the property's type. */
@@ -87,6 +89,10 @@ typedef struct Property {
     DEFINE_PROP(n, s, f, char *, PROP_CHARDEV, 0, flags, desc)
 #define DEFINE_PROP_MEMDEV(n, s, f, flags, desc) \
     DEFINE_PROP(n, s, f, char *, PROP_MEMDEV, 0, flags, desc)
+#define DEFINE_PROP_DRIVE(n, s, f, flags, desc) \
+    DEFINE_PROP(n, s, f, char *, PROP_DRIVE, 0, flags, desc)
+#define DEFINE_PROP_IOTHREAD(n, s, f, flags, desc) \
+    DEFINE_PROP(n, s, f, char *, PROP_IOTHREAD, 0, flags, desc)
 /* A property behind functions; @set_ NULL makes it read-only. */
 #define DEFINE_PROP_FUNCTIONS(name_, type_, get_, set_, flags_, desc_) { \
     .name = (name_), .desc = (desc_), .type = (type_), .get = (get_), .set = (set_), \
@@ -95,6 +101,7 @@ typedef struct Property {
 
 struct DeviceClass {
     const char *name;           /* "isa-serial" */
+    const char *alias;          /* another name by which it can be asked for, or NULL */
     const char *desc;
     size_t instance_size;       /* the instance struct begins with a DeviceState */
     const Property *properties; /* ends with DEFINE_PROP_END(); NULL: none */
@@ -132,7 +139,7 @@ struct DeviceState {
 
 /* hw/devices.c: all classes, NULL-terminated, in alphabetical order of name. */
 extern const DeviceClass *const device_classes[];
-/* NULL when there is no such class. */
+/* By name or alias; NULL when there is no such class. */
 const DeviceClass *device_class_find(const char *name);
 
 /*
@@ -180,6 +187,8 @@ const Property *device_class_property(const DeviceClass *klass, const char *name
 extern const Property device_common_properties[];
 /* Whether it can never be set. */
 bool property_is_read_only(const Property *prop);
+/* Whether its values are strings. */
+bool property_is_string(const Property *prop);
 /* The name of the type as QMP shows it: "bool", "uint32", "link<memory-backend>". */
 const char *property_type_name(PropertyType type);
 /* "memstress options:" and a line for each property, or the list of classes. g_free() it. */
