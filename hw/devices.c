@@ -7,11 +7,13 @@
 #include "hw/devices.h"
 
 const DeviceClass *const device_classes[] = {
+    &device_acpi_sleep,
     &device_debug_exit,         /* isa-debug-exit */
     &device_serial,             /* isa-serial */
     &device_cmos,               /* mc146818rtc */
     &device_memstress,
     &device_port92,
     &device_reset_control,
+    &device_virtio_mmio,
     NULL,
 };

@@ -9,11 +9,13 @@
 
 #include "hw/device.h"
 
+extern const DeviceClass device_acpi_sleep;
 extern const DeviceClass device_cmos;
 extern const DeviceClass device_debug_exit;
 extern const DeviceClass device_memstress;
 extern const DeviceClass device_port92;
 extern const DeviceClass device_reset_control;
 extern const DeviceClass device_serial;
+extern const DeviceClass device_virtio_mmio;
 
 #endif

@@ -137,7 +137,7 @@ int cmdline_machine(CommandLine *cl, const char *arg, Error **errp)
 {
     bool help = false;
     g_autoptr(Pairs) pairs = keyval_parse(arg, "type", &help, errp);
-    g_autofree char *type = NULL, *backend = NULL, *accels = NULL;
+    g_autofree char *type = NULL, *backend = NULL, *accels = NULL, *acpi = NULL, *auto_cmdline = NULL;
 
     if (help) {
         cl->print = machine_list();
@@ -149,6 +149,13 @@ int cmdline_machine(CommandLine *cl, const char *arg, Error **errp)
     type = take(pairs, "type");
     backend = take(pairs, "memory-backend");
     accels = take(pairs, "accel");
+    acpi = take(pairs, "acpi");
+    auto_cmdline = take(pairs, "auto-kernel-cmdline");
+    if ((acpi && parse_on_off("acpi", acpi, &cl->machine.acpi, errp) < 0) ||
+        (auto_cmdline && parse_on_off("auto-kernel-cmdline", auto_cmdline,
+                                      &cl->machine.auto_kernel_cmdline, errp) < 0)) {
+        return -1;
+    }
     if (type) {
         cl->machine.klass = machine_class_find(type);
         if (!cl->machine.klass) {

@@ -290,6 +290,7 @@ CommandLine *cmdline_parse(int argc, char **argv, Error **errp)
 {
     g_autoptr(CommandLine) cl = g_new0(CommandLine, 1);
 
+    cl->machine.acpi = cl->machine.auto_kernel_cmdline = true;
     cl->accels = g_array_new(FALSE, FALSE, sizeof(AccelOption));
     cl->objects = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->chardevs = g_array_new(FALSE, FALSE, sizeof(TextOption));

@@ -49,6 +49,8 @@ struct Machine {
     uint64_t ram_bytes;
     unsigned cpus, sockets, cores, threads;
     BootEntry preferred_entry;
+    bool acpi;                      /* describe it by ACPI tables */
+    bool auto_kernel_cmdline;       /* tell kernels of devices that nothing else tells of */
     /* From the command line, owned; NULL when absent. */
     char *memory_backend;
     char *kernel, *initrd, *append;

@@ -11,7 +11,7 @@
  *    0x210 u8  loader (0xff: unknown)            0x258 u64 preferred address
  *    0x211 u8  flags (1: loaded high)            0x260 u32 bytes it needs there
  *    0x218 u32 initrd, its size (0x21c)          0x1e8 u8, 0x2d0: E820 entries of 20 bytes
- *    0x228 u32 command line
+ *    0x228 u32 command line                      0x070 u64 ACPI's root pointer
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -137,6 +137,7 @@ static int place_zero_page(const BzImage *bz, BootImage *image, const BootConfig
 
     memcpy(page + HEADER_AT, bz->data + HEADER_AT, bz->header_end - HEADER_AT);
     stw_le_p(page + 0x1fa, 0xffff);     /* video mode: as it is */
+    stq_le_p(page + 0x70, config->rsdp);
     page[0x210] = 0xff;
     page[0x211] |= 1;
     stl_le_p(page + 0x214, bz->load);

@@ -1,7 +1,7 @@
 /*
  * The start info of the PVH boot protocol (Xen's start_info.h), all in one page:
  *
- *      0  u32 magic 0x336ec578        32  u64 RSDP (none here: 0)
+ *      0  u32 magic 0x336ec578        32  u64 RSDP, 0: none
  *      4  u32 version 1               40  u64 memory map
  *      8  u32 flags                   48  u32 its entries
  *     12  u32 modules                 52  u32 0
@@ -52,6 +52,7 @@ int boot_image_add_start_info(BootImage *image, const BootConfig *config, Error 
     stl_le_p(info, MAGIC);
     stl_le_p(info + 4, VERSION);
     stq_le_p(info + 24, BOOT_CMDLINE);
+    stq_le_p(info + 32, config->rsdp);
     if (initrd) {
         stl_le_p(info + 12, 1);
         stq_le_p(info + 16, BOOT_START_INFO + MODULE_AT);

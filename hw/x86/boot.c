@@ -231,7 +231,8 @@ unsigned boot_memory_map(const BootConfig *config, BootMapEntry map[BOOT_MAP_MAX
 
     map[n++] = (BootMapEntry){ 0, BOOT_EBDA, BOOT_E820_RAM };
     map[n++] = (BootMapEntry){ BOOT_EBDA, 0xa0000 - BOOT_EBDA, BOOT_E820_RESERVED };
-    map[n++] = (BootMapEntry){ 0xf0000, 0x10000, BOOT_E820_RESERVED };
+    map[n++] = (BootMapEntry){ BOOT_FIRMWARE_START, BOOT_HIGH_START - BOOT_FIRMWARE_START,
+                               BOOT_E820_RESERVED };
     if (config->below_4g > BOOT_HIGH_START) {
         map[n++] = (BootMapEntry){ BOOT_HIGH_START, config->below_4g - BOOT_HIGH_START,
                                    BOOT_E820_RAM };

@@ -29,7 +29,11 @@
 #define BOOT_CMDLINE_MAX    0x10000u    /* bytes with the final NUL */
 #define BOOT_AREA_END       0x30000u
 #define BOOT_EBDA           0x9fc00u    /* end of conventional memory; the MP table */
+#define BOOT_FIRMWARE_START 0xe0000u    /* to 1 MiB: where firmware would be; the ACPI tables */
 #define BOOT_HIGH_START     0x100000u   /* 1 MiB: where kernels begin */
+
+#define BOOT_LOCAL_APIC     0xfee00000u
+#define BOOT_IO_APIC        0xfec00000u
 
 #define BOOT_E820_RAM       1
 #define BOOT_E820_RESERVED  2
@@ -48,6 +52,7 @@ typedef struct BootConfig {
     const char *cmdline;                /* "" when none was given */
     GBytes *initrd;                     /* or NULL */
     const char *initrd_name;
+    uint64_t rsdp;                      /* where ACPI's root pointer is, 0: nowhere */
 } BootConfig;
 
 /* Bytes to place: @data, then zeroes up to @size. */
@@ -104,8 +109,13 @@ int boot_image_add_initrd(BootImage *image, const BootConfig *config, uint64_t m
 /* The memory map a guest is told, ascending. Returns the number of entries. */
 unsigned boot_memory_map(const BootConfig *config, BootMapEntry map[BOOT_MAP_MAX]);
 
-/* The multiprocessor table (MP specification 1.4), for guests that look for it below 640 KiB. */
-GBytes *boot_mp_table(unsigned cpus, uint64_t gpa);
+/*
+ * The multiprocessor table (MP specification 1.4), for guests that look for it below 640 KiB.
+ * @level_lines: a bit for each ISA line that is level-triggered and active high.
+ */
+GBytes *boot_mp_table(unsigned cpus, uint64_t gpa, uint32_t level_lines);
+/* The ACPI tables of the machine with the devices that it has now, to be placed at @gpa: RSDP first. */
+GBytes *boot_acpi_tables(unsigned cpus, uint64_t gpa);
 
 /*
  * Write all pieces to guest memory and put the first vCPU into the protocol's state; @env has been

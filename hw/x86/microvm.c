@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "hw/device.h"
+#include "hw/virtio/virtio-mmio.h"
 #include "hw/x86/boot.h"
 #include "hw/x86/vmstate.h"
 #include "hw/x86/microvm.h"
@@ -32,9 +33,14 @@
 #define RAM_MIN (2 * MIB)
 #define BOOT_SECTOR_BYTES 512
 
+/* First of the interrupt lines of virtio devices: where ACPI tells of them, and where nobody does. */
+#define VIRTIO_IRQ_BASE_ACPI 16
+#define VIRTIO_IRQ_BASE_ISA 5
+
 typedef struct MicrovmBoot {
     BootImage *image;           /* NULL: nothing to boot, the processor starts as reset leaves it */
     GBytes *mp_table;
+    GBytes *acpi_tables;        /* NULL: none */
 } MicrovmBoot;
 
 static uint64_t below_4g(const Machine *machine)
@@ -73,6 +79,26 @@ static int add_clock(const Machine *machine, Error **errp)
     return 0;
 }
 
+static unsigned virtio_irq_base(const Machine *machine)
+{
+    return machine->acpi ? VIRTIO_IRQ_BASE_ACPI : VIRTIO_IRQ_BASE_ISA;
+}
+
+static int add_virtio_slots(const Machine *machine, Error **errp)
+{
+    DeviceState *dev = device_new("virtio-mmio", NULL, errp);
+
+    if (!dev) {
+        return -1;
+    }
+    if (!device_set_uint(dev, "irq-base", virtio_irq_base(machine), errp) ||
+        !device_realize(dev, errp)) {
+        device_delete(dev);
+        return -1;
+    }
+    return 0;
+}
+
 static int microvm_init(Machine *machine, Error **errp)
 {
     uint64_t low = below_4g(machine), high = machine->ram_bytes - low;
@@ -90,7 +116,9 @@ static int microvm_init(Machine *machine, Error **errp)
         return -1;
     }
     return x86_vmstate_register(errp) < 0 || add_clock(machine, errp) < 0 ||
-           add_device("port92", errp) < 0 || add_device("reset-control", errp) < 0 ? -1 : 0;
+           add_device("port92", errp) < 0 || add_device("reset-control", errp) < 0 ||
+           (machine->acpi && add_device("acpi-sleep", errp) < 0) ||
+           add_virtio_slots(machine, errp) < 0 ? -1 : 0;
 }
 
 /*
@@ -170,34 +198,72 @@ static BootImage *load_sector(Machine *machine, BootConfig *config, Error **errp
     return sector ? boot_sector_load(config, sector, machine->boot_disk, errp) : NULL;
 }
 
+static void write_table(uint64_t gpa, GBytes *table)
+{
+    size_t bytes;
+    const void *data = g_bytes_get_data(table, &bytes);
+
+    address_space_write(gpa, data, bytes);
+}
+
 static void boot_reset(void *opaque)
 {
     MicrovmBoot *boot = opaque;
-    size_t bytes;
-    const void *table = g_bytes_get_data(boot->mp_table, &bytes);
 
     if (runstate_check(RUN_STATE_INMIGRATE)) {
         return;
     }
-    address_space_write(BOOT_EBDA, table, bytes);
+    write_table(BOOT_EBDA, boot->mp_table);
+    if (boot->acpi_tables) {
+        write_table(BOOT_FIRMWARE_START, boot->acpi_tables);
+    }
     if (boot->image) {
         boot_image_install(boot->image, &cpu_get(0)->env);
     }
 }
 
+/* Without ACPI a Linux kernel finds virtio devices only if its command line says where they are. */
+static char *kernel_cmdline(const Machine *machine)
+{
+    GString *text = g_string_new(machine->append);
+    uint32_t base;
+    unsigned gsi;
+
+    for (unsigned slot = 0; slot < VIRTIO_MMIO_SLOTS; slot++) {
+        if (machine->auto_kernel_cmdline && !machine->acpi && virtio_mmio_slot(slot, &base, &gsi)) {
+            g_string_append_printf(text, "%svirtio_mmio.device=%u@0x%x:%u", text->len ? " " : "",
+                                   VIRTIO_MMIO_SLOT_BYTES, base, gsi);
+        }
+    }
+    return g_string_free(text, FALSE);
+}
+
+static void make_tables(MicrovmBoot *boot, const Machine *machine)
+{
+    uint32_t virtio_lines = ((1u << VIRTIO_MMIO_LINES) - 1) << virtio_irq_base(machine);
+
+    boot->mp_table = boot_mp_table(machine->cpus, BOOT_EBDA, virtio_lines);
+    if (machine->acpi) {
+        boot->acpi_tables = boot_acpi_tables(machine->cpus, BOOT_FIRMWARE_START);
+        g_assert(g_bytes_get_size(boot->acpi_tables) <= BOOT_HIGH_START - BOOT_FIRMWARE_START);
+    }
+}
+
 static int microvm_boot(Machine *machine, Error **errp)
 {
+    g_autofree char *cmdline = kernel_cmdline(machine);
     BootConfig config = {
         .below_4g = below_4g(machine),
         .above_4g = machine->ram_bytes - below_4g(machine),
         .cpus = machine->cpus,
         .preferred_entry = machine->preferred_entry,
-        .cmdline = machine->append ? machine->append : "",
+        .cmdline = cmdline,
+        .rsdp = machine->acpi ? BOOT_FIRMWARE_START : 0,
     };
     MicrovmBoot *boot = g_new0(MicrovmBoot, 1);
 
     machine->boot = boot;
-    boot->mp_table = boot_mp_table(machine->cpus, BOOT_EBDA);
+    make_tables(boot, machine);
     if (machine->kernel) {
         boot->image = load_kernel(machine, &config, errp);
     } else if (machine->boot_disk) {
@@ -223,12 +289,13 @@ static void microvm_destroy(Machine *machine)
     reset_unregister(boot_reset, boot);
     boot_image_free(boot->image);
     g_bytes_unref(boot->mp_table);
+    g_clear_pointer(&boot->acpi_tables, g_bytes_unref);
     g_free(boot);
 }
 
 const MachineClass machine_microvm = {
     .name = "microvm",
-    .desc = "microvm (no PCI, no ACPI, no firmware)",
+    .desc = "microvm (no PCI, no firmware)",
     .is_default = true,
     .max_cpus = CPUS_MAX,
     .default_ram_bytes = 128 * MIB,

@@ -18,11 +18,11 @@
 
 #define POINTER_BYTES 16
 #define HEADER_BYTES 44
-#define LOCAL_APIC_GPA 0xfee00000u
-#define IO_APIC_GPA 0xfec00000u
 #define SPEC_REVISION 4                 /* 1.4 */
 #define ISA_LINES 16
 #define ISA_BUS 0
+
+#define FLAGS_LEVEL_HIGH 0x0d
 
 enum { LINE_INT = 0, LINE_NMI = 1, LINE_EXTINT = 3 };
 
@@ -48,10 +48,11 @@ static void add_processors(GByteArray *table, unsigned cpus)
     }
 }
 
-static void add_lines(GByteArray *table, unsigned io_apic)
+static void add_lines(GByteArray *table, unsigned io_apic, uint32_t level_lines)
 {
     for (unsigned line = 0; line < ISA_LINES; line++) {
-        uint8_t entry[8] = { 3, LINE_INT, 0, 0, ISA_BUS, line, io_apic, line };
+        uint8_t flags = level_lines >> line & 1 ? FLAGS_LEVEL_HIGH : 0;
+        uint8_t entry[8] = { 3, LINE_INT, flags, 0, ISA_BUS, line, io_apic, line };
 
         /* Line 2 is the second controller's cascade. */
         if (line != 2) {
@@ -62,7 +63,7 @@ static void add_lines(GByteArray *table, unsigned io_apic)
     g_byte_array_append(table, (uint8_t[8]){ 4, LINE_NMI, 0, 0, ISA_BUS, 0, 0xff, 1 }, 8);
 }
 
-GBytes *boot_mp_table(unsigned cpus, uint64_t gpa)
+GBytes *boot_mp_table(unsigned cpus, uint64_t gpa, uint32_t level_lines)
 {
     GByteArray *table = g_byte_array_new();
     uint8_t io_apic[8] = { 2, cpus, 0x11, 1 };
@@ -73,9 +74,9 @@ GBytes *boot_mp_table(unsigned cpus, uint64_t gpa)
     memset(table->data, 0, table->len);
     add_processors(table, cpus);
     g_byte_array_append(table, (const uint8_t *)"\1\0ISA   ", 8);
-    stl_le_p(io_apic + 4, IO_APIC_GPA);
+    stl_le_p(io_apic + 4, BOOT_IO_APIC);
     g_byte_array_append(table, io_apic, sizeof(io_apic));
-    add_lines(table, cpus);
+    add_lines(table, cpus, level_lines);
 
     p = table->data;
     memcpy(p, "_MP_", 4);
@@ -91,7 +92,7 @@ GBytes *boot_mp_table(unsigned cpus, uint64_t gpa)
     p[6] = SPEC_REVISION;
     memcpy(p + 8, "FERRY   MICROVM     ", 20);
     stw_le_p(p + 34, cpus + 1 + 1 + (ISA_LINES - 1) + 2);
-    stl_le_p(p + 36, LOCAL_APIC_GPA);
+    stl_le_p(p + 36, BOOT_LOCAL_APIC);
     p[7] = checksum(p, bytes);
     return g_byte_array_free_to_bytes(table);
 }

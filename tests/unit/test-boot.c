@@ -305,7 +305,7 @@ static void test_sector(void)
 
 static void test_mp_table(void)
 {
-    g_autoptr(GBytes) table = boot_mp_table(16, BOOT_EBDA);
+    g_autoptr(GBytes) table = boot_mp_table(16, BOOT_EBDA, 1u << 5);
     size_t size;
     const uint8_t *p = g_bytes_get_data(table, &size);
     uint8_t sum = 0;
