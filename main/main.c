@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "block/job.h"
 #include "hw/device.h"
 #include "hw/x86/microvm.h"
 #include "main/daemonize.h"
@@ -209,6 +210,7 @@ static void end_machine(void)
     migration_shutdown();
     vm_shutdown();
     cpus_destroy();
+    job_cancel_sync_all();
     device_delete_all();
     machine_destroy();
     if (klass->cleanup) {

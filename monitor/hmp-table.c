@@ -12,6 +12,8 @@
       .handler = handler_, __VA_ARGS__ }
 
 static const HMPCommand info_commands[] = {
+    COMMAND("block-jobs", NULL, "", "", "show progress of ongoing block device operations",
+            hmp_info_block_jobs),
     COMMAND("chardev", NULL, "", "", "show the character devices", hmp_info_chardev),
     COMMAND("cpus", NULL, "", "", "show infos for each CPU", hmp_info_cpus),
     COMMAND("history", NULL, "", "", "show the command line history", hmp_info_history),

@@ -67,6 +67,8 @@ bool hmp_can_wait(Monitor *mon);
 
 /* ---- handlers, by the file they are in ---- */
 
+/* hmp-block.c */
+HMPHandler hmp_info_block_jobs;
 /* hmp-cmds.c */
 HMPHandler hmp_help, hmp_quit, hmp_stop, hmp_cont, hmp_system_reset, hmp_system_powerdown, hmp_cpu,
     hmp_getfd, hmp_closefd;
