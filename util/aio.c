@@ -253,9 +253,14 @@ static bool run_what_waits(AioContext *ctx)
 /* Nanoseconds until the first timer is due, -1: there is none. */
 static int64_t time_to_sleep(AioContext *ctx)
 {
-    int64_t deadline = aio_timers_deadline(ctx);
+    int64_t deadline = aio_timers_deadline(ctx), left;
 
-    return deadline == INT64_MAX ? -1 : MAX(deadline - aio_clock_ns(), 0);
+    if (deadline == INT64_MAX) {
+        return -1;
+    }
+    /* Not inside MAX(), which looks twice: the second look may find it negative, "for ever". */
+    left = deadline - aio_clock_ns();
+    return MAX(left, 0);
 }
 
 static void hooks_sleep(AioContext *ctx, bool sleeping)
