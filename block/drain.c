@@ -44,7 +44,7 @@ void bdrv_quiesce(BlockDriverState *bs)
     BDRV_FOREACH_PARENT(bs, c) {
         c->klass->drained_begin(c);
     }
-    if (bs->quiesce_counter == 1 && bs->drv->drain_begin) {
+    if (bs->quiesce_counter == 1 && bs->opened && bs->drv->drain_begin) {
         bs->drv->drain_begin(bs);
     }
 }
@@ -54,7 +54,7 @@ void bdrv_unquiesce(BlockDriverState *bs)
     BdrvChild *c;
 
     g_assert(bs->quiesce_counter > 0);
-    if (bs->quiesce_counter == 1 && bs->drv->drain_end) {
+    if (bs->quiesce_counter == 1 && bs->opened && bs->drv->drain_end) {
         bs->drv->drain_end(bs);
     }
     bs->quiesce_counter--;

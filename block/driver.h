@@ -198,7 +198,10 @@ struct BlockDriver {
     /* The driver gives up what it holds in the old context; takes it up in the new one. Drained. */
     void (*detach_aio_context)(BlockDriverState *bs);
     void (*attach_aio_context)(BlockDriverState *bs, AioContext *ctx);
-    /* Stop, restart activity that is not a request (timers, reconnects). Main thread. */
+    /*
+     * Stop, restart activity that is not a request (timers, reconnects). Main thread, between open and close;
+     * a node that is drained when it opens begins with a stop, one that closes needs no restart.
+     */
     void (*drain_begin)(BlockDriverState *bs);
     void (*drain_end)(BlockDriverState *bs);
 

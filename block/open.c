@@ -206,6 +206,9 @@ static int open_driver(BlockDriverState *bs, Error **errp)
         return -1;
     }
     bs->opened = true;
+    if (bs->quiesce_counter && bs->drv->drain_begin) {
+        bs->drv->drain_begin(bs);
+    }
     set_filename(bs);
     if (bs->drv->supports_backing && attach_backing(bs, bs->options, errp) < 0) {
         return -1;
@@ -246,6 +249,7 @@ BlockDriverState *bdrv_open_inherit(const BlockdevOptions *opts, BlockDriverStat
         return bs;
     }
     if (bs->opened && drv->close) {
+        bs->opened = false;
         drv->close(bs);
     }
     detach_children(bs);
@@ -303,6 +307,7 @@ void bdrv_close(BlockDriverState *bs)
         error_report("flushing node '%s' (file '%s') before closing it failed: %s", bs->node_name,
                      bdrv_get_filename(bs), g_strerror(-ret));
     }
+    bs->opened = false;
     if (bs->drv->close) {
         bs->drv->close(bs);
     }
