@@ -10,9 +10,13 @@
 #include "block/drivers.h"
 
 const BlockDriver *const block_drivers[] = {
+    &bdrv_blkdebug,
+    &bdrv_copy_on_read,
     &bdrv_file,
     &bdrv_host_device,
+    &bdrv_null_co,
     &bdrv_raw,
+    &bdrv_throttle,
     NULL,
 };
 

@@ -13,6 +13,7 @@
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-visit-qom.h"
 #include "system/memory-backend.h"
+#include "system/throttle-group-object.h"
 #include "util/cutils.h"
 #include "util/keyval.h"
 
@@ -34,6 +35,7 @@ static void register_own_classes(void)
         object_register_class(&memory_backend_file_class);
         object_register_class(&memory_backend_memfd_class);
         object_register_class(&memory_backend_ram_class);
+        object_register_class(&throttle_group_class);
     }
 }
 

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block/throttle-groups.h"
 #include "qapi/qapi-commands-qom.h"
 #include "system/memory-backend.h"
 #include "util/keyval.h"
@@ -171,6 +172,9 @@ static const struct {
       "Parameter 'hugetlbsize' needs 'hugetlb' to be on" },
     { "memory-backend-memfd,id=a,size=1M,hugetlb=on,hugetlbsize=3M",
       "hugetlbsize 3145728 of RAM block '/objects/a' is not a power of two of at least a page" },
+    { "throttle-group,id=a,limits.bps-read=-1", "bps-read (-1) cannot be negative" },
+    { "throttle-group,id=a,x-iops-total=1,limits.iops-write=1",
+      "iops-total and iops-read or iops-write cannot be used at the same time" },
     { "memory-backend-file,id=a,size=1M,mem-path=/nonexistent/x",
       "Cannot open '/nonexistent/x' for RAM block '/objects/a': No such file or directory" },
 };
@@ -241,6 +245,53 @@ static void test_query_memdev(void)
     objects_delete_all();
 }
 
+static void expect_limit(const char *name, ThrottleBucketType bucket, uint64_t avg, uint64_t max,
+                         uint64_t length)
+{
+    ThrottleConfig cfg;
+
+    throttle_group_get_config(throttle_group_by_name(name), &cfg);
+    g_assert_cmpuint(cfg.limits[bucket].avg, ==, avg);
+    g_assert_cmpuint(cfg.limits[bucket].max, ==, max);
+    g_assert_cmpuint(cfg.limits[bucket].burst_length, ==, length);
+}
+
+/* Both spellings of every property; who uses it keeps it. */
+static void test_throttle_group(void)
+{
+    static const char *const names[THROTTLE_BUCKETS] = {
+        "bps-total", "bps-read", "bps-write", "iops-total", "iops-read", "iops-write",
+    };
+    ThrottleMember *member;
+    ThrottleConfig cfg;
+    Error *err = NULL;
+
+    for (int i = 0; i < THROTTLE_BUCKETS; i++) {
+        g_autofree char *x = g_strdup_printf("throttle-group,id=x,x-%s=10,x-%s-max=20,x-%s-max-length=30",
+                                             names[i], names[i], names[i]);
+        g_autofree char *l = g_strdup_printf("throttle-group,id=l,limits.%s=40,limits.%s-max=50,"
+                                             "limits.%s-max-length=60", names[i], names[i], names[i]);
+
+        g_assert_nonnull(object_new_from_str(x, &error_abort));
+        g_assert_nonnull(object_new_from_str(l, &error_abort));
+        expect_limit("x", i, 10, 20, 30);
+        expect_limit("l", i, 40, 50, 60);
+        expect_limit("l", (i + 1) % THROTTLE_BUCKETS, 0, 0, 1);
+        objects_delete_all();
+        g_assert_null(throttle_group_by_name("x"));
+    }
+    object_new_from_str("throttle-group,id=g,x-iops-size=512,x-iops-total=3,limits.iops-total=4",
+                        &error_abort);
+    throttle_group_get_config(throttle_group_by_name("g"), &cfg);
+    g_assert_cmpuint(cfg.op_size, ==, 512);
+    expect_limit("g", THROTTLE_OPS_TOTAL, 4, 0, 1);
+    member = throttle_group_join(throttle_group_by_name("g"));
+    g_assert_false(object_delete("g", &err));
+    expect_error(err, "object 'g' is in use, can not be deleted");
+    throttle_group_leave(member);
+    g_assert_true(object_delete("g", &error_abort));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -254,5 +305,6 @@ int main(int argc, char **argv)
     g_test_add_func("/object/unknown-type", test_unknown_type);
     g_test_add_func("/object/help", test_help);
     g_test_add_func("/object/query-memdev", test_query_memdev);
+    g_test_add_func("/object/throttle-group", test_throttle_group);
     return g_test_run();
 }
