@@ -15,8 +15,6 @@
 #include "chardev/char-class.h"
 #include "io/net-listener.h"
 #include "io/sockets.h"
-#include "qapi/clone-visitor.h"
-#include "qapi/qapi-visit-sockets.h"
 
 typedef struct SocketChardev {
     Chardev parent;
@@ -37,30 +35,6 @@ typedef struct SocketChardev {
 static void reconnect_later(SocketChardev *s);
 
 /* Addresses ---------------------------------------------------------------------------------- */
-
-static SocketAddress *flatten(const SocketAddressLegacy *legacy)
-{
-    SocketAddress *addr = g_new0(SocketAddress, 1);
-
-    addr->type = legacy->type;
-    switch (legacy->type) {
-    case SOCKET_ADDRESS_TYPE_INET:
-        QAPI_CLONE_MEMBERS(InetSocketAddress, &addr->u.inet, legacy->u.inet.data);
-        break;
-    case SOCKET_ADDRESS_TYPE_UNIX:
-        QAPI_CLONE_MEMBERS(UnixSocketAddress, &addr->u.q_unix, legacy->u.q_unix.data);
-        break;
-    case SOCKET_ADDRESS_TYPE_VSOCK:
-        QAPI_CLONE_MEMBERS(VsockSocketAddress, &addr->u.vsock, legacy->u.vsock.data);
-        break;
-    case SOCKET_ADDRESS_TYPE_FD:
-        QAPI_CLONE_MEMBERS(FdSocketAddress, &addr->u.fd, legacy->u.fd.data);
-        break;
-    default:
-        g_assert_not_reached();
-    }
-    return addr;
-}
 
 static char *socket_filename(Chardev *chr)
 {
@@ -272,7 +246,7 @@ static bool socket_open(Chardev *chr, const ChardevBackend *backend, Error **err
     if (!check_options(o, s->server, errp)) {
         return false;
     }
-    s->addr = flatten(o->addr);
+    s->addr = socket_address_flatten(o->addr);
     s->nodelay = o->has_nodelay && o->nodelay;
     s->reconnect_ms = o->has_reconnect ? o->reconnect * 1000 : o->reconnect_ms;
     return s->server ? listen_open(s, o->has_wait && o->wait, errp) : connect_open(s, errp);

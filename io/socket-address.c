@@ -180,6 +180,30 @@ SocketAddress *socket_address_copy(const SocketAddress *addr)
     return QAPI_CLONE(SocketAddress, addr);
 }
 
+SocketAddress *socket_address_flatten(const SocketAddressLegacy *legacy)
+{
+    SocketAddress *addr = g_new0(SocketAddress, 1);
+
+    addr->type = legacy->type;
+    switch (legacy->type) {
+    case SOCKET_ADDRESS_TYPE_INET:
+        QAPI_CLONE_MEMBERS(InetSocketAddress, &addr->u.inet, legacy->u.inet.data);
+        break;
+    case SOCKET_ADDRESS_TYPE_UNIX:
+        QAPI_CLONE_MEMBERS(UnixSocketAddress, &addr->u.q_unix, legacy->u.q_unix.data);
+        break;
+    case SOCKET_ADDRESS_TYPE_VSOCK:
+        QAPI_CLONE_MEMBERS(VsockSocketAddress, &addr->u.vsock, legacy->u.vsock.data);
+        break;
+    case SOCKET_ADDRESS_TYPE_FD:
+        QAPI_CLONE_MEMBERS(FdSocketAddress, &addr->u.fd, legacy->u.fd.data);
+        break;
+    default:
+        g_assert_not_reached();
+    }
+    return addr;
+}
+
 /* Kernel to schema --------------------------------------------------------------------------- */
 
 static bool from_inet(const struct sockaddr_storage *sa, socklen_t len, InetSocketAddress *inet,

@@ -16,6 +16,7 @@
 
 #include <sys/socket.h>
 
+#include "qapi/qapi-types-char.h"
 #include "qapi/qapi-types-sockets.h"
 #include "util/error.h"
 
@@ -31,6 +32,8 @@ char *socket_describe(const SocketAddress *addr);
 
 /* A deep copy. */
 SocketAddress *socket_address_copy(const SocketAddress *addr);
+/* The same from the form that older commands have. */
+SocketAddress *socket_address_flatten(const SocketAddressLegacy *legacy);
 
 /* The address of the kernel as one of the schema, numeric; NULL with @errp set: unknown family. */
 SocketAddress *socket_address_from_sockaddr(const struct sockaddr_storage *sa, socklen_t len,
