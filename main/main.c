@@ -22,6 +22,7 @@
 #include "main/frontends.h"
 #include "migration/incoming.h"
 #include "migration/migration.h"
+#include "nbd/server.h"
 #include "system/accel.h"
 #include "system/bql.h"
 #include "system/cmdline.h"
@@ -180,6 +181,7 @@ static int build_machine(CommandLine *cl, Error **errp)
         return -1;
     }
     migration_init();
+    nbd_export_register();
     device_set_hotplug_check(hotplug_check);
     if (machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
         for_each_text(cl->devices, add_device, errp) < 0 ||
@@ -209,6 +211,7 @@ static void end_machine(void)
 
     migration_shutdown();
     vm_shutdown();
+    nbd_server_stop();
     cpus_destroy();
     job_cancel_sync_all();
     device_delete_all();

@@ -98,6 +98,9 @@ void hmp_complete_migration_status(Completions *c, unsigned n);
 /* A monitor goes away, or its client: whatever waits for a migration on its behalf ends. */
 void hmp_migration_forget(Monitor *mon);
 
+/* hmp-block-export.c */
+HMPHandler hmp_nbd_server_start, hmp_nbd_server_add, hmp_nbd_server_remove, hmp_nbd_server_stop;
+
 /* The lines entered on @mon, the oldest first, by number; NULL behind the last. */
 const char *hmp_history_line(Monitor *mon, unsigned n);
 
