@@ -75,6 +75,17 @@ BlockBackend *blk_from(const char *fmt, ...)
     return blk_new_open(opts, &error_abort);
 }
 
+BlockDriverState *node_open(const char *fmt, ...)
+{
+    g_autoptr(BlockdevOptions) opts = NULL;
+    va_list args;
+
+    va_start(args, fmt);
+    opts = parse_options(fmt, args);
+    va_end(args);
+    return bdrv_open(opts, &error_abort);
+}
+
 void expect_error(Error *err, const char *pattern)
 {
     g_assert_nonnull(err);

@@ -19,6 +19,8 @@ void block_harness_clean_up(void);
 BlockdevOptions *node_options(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Open it, hold it with what it can give; failure ends the test. */
 BlockBackend *blk_from(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* The node alone; failure ends the test. */
+BlockDriverState *node_open(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Opening it must fail, with a message that matches the pattern (of g_pattern_match). */
 void expect_no_open(const char *pattern, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* @err is set, matches, and is freed. */
