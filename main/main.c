@@ -100,7 +100,6 @@ static int start_accel(CommandLine *cl, Error **errp)
         Error *err = NULL;
 
         if (accel_init(klass, option->opts, cl->cpu_model, cl->machine.cpus, &err) == 0) {
-            cl->machine.preferred_entry = klass->long_mode_only ? BOOT_ENTRY_LONG : BOOT_ENTRY_PVH;
             return 0;
         }
         error_prepend(&err, "-accel %s: ", option->name);

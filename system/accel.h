@@ -35,7 +35,6 @@ typedef struct AccelClass {
     const char *name;           /* "kvm", "tcg", "qtest" */
     const char *desc;
     bool runs_cpus;             /* false: vCPU threads only wait (qtest) */
-    bool long_mode_only;        /* kernels are entered in long mode, never by a 32-bit entry */
     unsigned max_cpus;
 
     /*

@@ -38,17 +38,10 @@ typedef struct MachineClass {
     void (*destroy)(Machine *machine);
 } MachineClass;
 
-/* How the accelerator wants an ELF kernel with both ways in to be entered. */
-typedef enum BootEntry {
-    BOOT_ENTRY_PVH,                 /* 32-bit protected mode by the PVH note */
-    BOOT_ENTRY_LONG,                /* e_entry in long mode with an identity map */
-} BootEntry;
-
 struct Machine {
     const MachineClass *klass;
     uint64_t ram_bytes;
     unsigned cpus, sockets, cores, threads;
-    BootEntry preferred_entry;
     bool acpi;                      /* describe it by ACPI tables */
     bool auto_kernel_cmdline;       /* tell kernels of devices that nothing else tells of */
     /* From the command line, owned; NULL when absent. */

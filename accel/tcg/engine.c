@@ -64,6 +64,7 @@ static int compare_ranges(const void *a, const void *b)
 
 static uc_err map_ram(uc_engine *uc)
 {
+    g_array_sort(tcg.ram, compare_ranges);
     for (unsigned i = 0; i < tcg.ram->len; i++) {
         const RAMRange *range = &g_array_index(tcg.ram, RAMRange, i);
         uint32_t prot = range->readonly ? UC_PROT_READ | UC_PROT_EXEC : UC_PROT_ALL;
@@ -89,7 +90,7 @@ static uc_err map_gaps(uc_engine *uc)
 {
     uint64_t at = 0;
 
-    g_array_set_size(tcg.gaps, 0);
+    tcg.gaps = g_array_new(FALSE, FALSE, sizeof(TCGGap));
     for (unsigned i = 0; i < tcg.ram->len; i++) {
         const RAMRange *range = &g_array_index(tcg.ram, RAMRange, i);
 
@@ -133,18 +134,9 @@ int tcg_engine_open(Error **errp)
     uc_err err;
 
     tcg_engine_close();
-    g_array_sort(tcg.ram, compare_ranges);
-    tcg.gaps = g_array_new(FALSE, FALSE, sizeof(TCGGap));
-
     err = uc_open(UC_ARCH_X86, UC_MODE_64, &uc);
     if (err == UC_ERR_OK) {
         err = uc_ctl_set_cpu_model(uc, tcg.model);
-    }
-    if (err == UC_ERR_OK) {
-        err = map_ram(uc);
-    }
-    if (err == UC_ERR_OK) {
-        err = map_gaps(uc);
     }
     if (err == UC_ERR_OK) {
         err = add_hooks(uc);
@@ -154,11 +146,24 @@ int tcg_engine_open(Error **errp)
         if (uc) {
             uc_close(uc);
         }
-        g_clear_pointer(&tcg.gaps, g_array_unref);
         return -1;
     }
     tcg.uc = uc;
     tcg.exception = -1;
+    return 0;
+}
+
+int tcg_engine_map(Error **errp)
+{
+    uc_err err = map_ram(tcg.uc);
+
+    if (err == UC_ERR_OK) {
+        err = map_gaps(tcg.uc);
+    }
+    if (err != UC_ERR_OK) {
+        error_setg(errp, "the emulator does not take the machine's memory: %s", uc_strerror(err));
+        return -1;
+    }
     return 0;
 }
 

@@ -14,10 +14,6 @@
 #include "system/page-walk.h"
 #include "util/bswap.h"
 
-#define CR0_PE 1u
-#define CR0_PG (1u << 31)
-#define CR4_PAE (1u << 5)
-#define EFER_LMA (1u << 10)
 #define MSR_EFER 0xc0000080
 
 /* The XSAVE area in standard format: the FXSAVE image and the header. */
@@ -231,7 +227,12 @@ bool tcg_stands_after_hlt(void)
     uint8_t before = 0;
 
     get_control(env);
-    return (tcg_reg(UC_X86_REG_CS) & 3) == 0 &&
+    env->gdt = get_table(UC_X86_REG_GDTR);
+    tcg_read_segments(env);
+    if (!(env->efer & EFER_LMA)) {
+        rip = (uint32_t)(rip + env->seg[SEG_CS].base);
+    }
+    return (!(env->cr0 & CR0_PE) || (env->seg[SEG_CS].selector & 3) == 0) &&
            page_walk_read(env, rip - 1, &before, 1) == 0 && before == 0xf4;
 }
 
@@ -309,29 +310,43 @@ static uc_err put_all(const X86CPUState *env)
     return worst;
 }
 
-static bool in_long_mode(const X86CPUState *env)
+/* Why the engine cannot be brought into the state's mode, or NULL. */
+static const char *cannot_enter(const X86CPUState *env)
 {
-    return (env->cr0 & CR0_PE) && (env->cr0 & CR0_PG) && (env->cr4 & CR4_PAE) &&
-           (env->efer & EFER_LMA);
+    if (env->efer & EFER_LMA) {
+        return (env->cr0 & CR0_PE) && (env->cr0 & CR0_PG) && (env->cr4 & CR4_PAE) ? NULL
+               : "in a mode that there is not";
+    }
+    if (env->rflags & RFLAGS_VM) {
+        return "in virtual 8086 mode";
+    }
+    for (int i = 0; !(env->cr0 & CR0_PE) && i < SEG_LDT; i++) {
+        if (!tcg_segment_is_real(&env->seg[i])) {
+            /* The state at reset is such. */
+            return "in real mode with segments that real mode cannot load";
+        }
+    }
+    return NULL;
 }
 
 int tcg_put_state(CPUState *cpu, Error **errp)
 {
     const X86CPUState *env = &cpu->env;
+    const char *mode = cannot_enter(env);
 
     g_clear_pointer(&tcg.cannot_run, g_free);
     tcg.halted = false;
-    if (!in_long_mode(env)) {
+    if (mode) {
         /* A machine that has not been given a kernel or a state yet; it need not run. */
-        tcg.cannot_run = g_strdup("the tcg accelerator runs 64-bit code only, and the vCPU is not "
-                                  "in long mode");
+        tcg.cannot_run = g_strdup_printf("the vCPU is %s, where the tcg accelerator cannot run it",
+                                         mode);
         tcg_engine_close();
         return 0;
     }
     if (tcg_can_carry(env, errp) < 0 || tcg_engine_open(errp) < 0) {
         return -1;
     }
-    if (tcg_enter_segments(env, errp) < 0) {
+    if (tcg_enter(env, errp) < 0 || tcg_engine_map(errp) < 0) {
         tcg_engine_close();
         return -1;
     }

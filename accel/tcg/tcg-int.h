@@ -13,6 +13,12 @@
 /* Guest physical addresses that the engine knows: 40 bits. */
 #define TCG_PHYS_END (1ull << 40)
 
+#define CR0_PE 1u
+#define CR0_PG (1u << 31)
+#define CR4_PAE (1u << 5)
+#define EFER_LMA (1u << 10)
+#define RFLAGS_VM (1u << 17)
+
 typedef struct TCG {
     int model;                  /* UC_CPU_X86_... */
     GArray *ram;                /* of RAMRange */
@@ -23,6 +29,7 @@ typedef struct TCG {
     char *cannot_run;
     bool halted;                /* after HLT; nothing but a new state ends that */
     X86Segment seg[SEG_COUNT];  /* as last known: the engine tells only selectors */
+    bool seg_protected;         /* they are those of protected mode (or long mode) */
     int exception;              /* vector that the engine met and cannot deliver, or -1 */
 
     /* Only the vCPU's thread touches these. */
@@ -38,18 +45,25 @@ typedef struct TCGGap {
 
 extern TCG tcg;
 
-/* engine.c: a fresh engine with the machine's memory, ports and MMIO. Sets tcg.uc. */
+/*
+ * engine.c: a fresh engine with the machine's ports, which sets tcg.uc; then its memory and MMIO. In
+ * between there is room for tcg_enter().
+ */
 int tcg_engine_open(Error **errp);
+int tcg_engine_map(Error **errp);
 void tcg_engine_close(void);
 
-/* segments.c */
 /*
- * Give segments and privilege level to a fresh engine; it ends in ring seg[SEG_CS].selector & 3 with
- * @rflags. Everything else must be set after this.
+ * enter.c: bring a fresh engine without memory into the mode, segments and privilege level of @env;
+ * EFER.LMA and CR0 but for PG are as there. Everything else must be set after this.
  */
-int tcg_enter_segments(const X86CPUState *env, Error **errp);
+int tcg_enter(const X86CPUState *env, Error **errp);
+
+/* segments.c */
 /* Fill env->seg, once env's control registers and descriptor tables are known. */
 void tcg_read_segments(X86CPUState *env);
+/* Whether real mode could have loaded it. */
+bool tcg_segment_is_real(const X86Segment *seg);
 /* A segment's attributes as bits 8 to 23 of a descriptor's second word. */
 uint32_t tcg_segment_flags(const X86Segment *seg);
 void tcg_segment_from_flags(X86Segment *seg, uint32_t flags);

@@ -2,7 +2,7 @@
  * The tcg accelerator: one vCPU emulated by the Unicorn library. It needs nothing of the host.
  *
  * Unicorn gives no interrupts and delivers no exceptions, so it runs guests that do their work without:
- * the test guests are such. It starts in long mode only. Guest RAM is given to it by pointer; its stores
+ * the test guests are such. Guest RAM is given to it by pointer; its stores
  * are plain stores of this process, which the pagemap tracker sees.
  *
  * Kicking. uc_emu_stop() from another thread cannot be used: translated blocks jump to each other without
@@ -184,7 +184,6 @@ const AccelClass accel_tcg = {
     .name = "tcg",
     .desc = "CPU emulation by the Unicorn library",
     .runs_cpus = true,
-    .long_mode_only = true,
     .max_cpus = 1,
     .init = tcg_init,
     .cleanup = tcg_cleanup,

@@ -1,8 +1,7 @@
 /*
  * Static 64-bit ELF kernels. Each PT_LOAD segment is placed at its physical address. A kernel with the
- * Xen note PHYS32_ENTRY can be entered by the PVH protocol; every kernel can be entered at e_entry in
- * long mode; which is taken when both are there the accelerator prefers, since some do not run 32-bit
- * code. Both ways are given the PVH start info, in EBX (RBX).
+ * Xen note PHYS32_ENTRY is entered by the PVH protocol; one without at e_entry in long mode. Both are given
+ * the PVH start info, in EBX (RBX).
  *
  * ELF header (64 bytes)                       program header (56 bytes)
  *    0  7f 'E' 'L' 'F', class 2, data 1          0  u32 type: 1 LOAD, 4 NOTE
@@ -229,7 +228,7 @@ BootImage *boot_elf_load(const BootConfig *config, GBytes *file, const char *nam
     g_autoptr(BootImage) image = boot_image_new();
     Elf elf = { .name = name, .file = file };
     uint64_t pvh_entry = 0;
-    bool has_pvh = false, use_pvh;
+    bool has_pvh = false;
     int ret;
 
     elf.data = g_bytes_get_data(file, &elf.size);
@@ -237,13 +236,12 @@ BootImage *boot_elf_load(const BootConfig *config, GBytes *file, const char *nam
         load_segments(&elf, image, config, &has_pvh, &pvh_entry, errp) < 0) {
         return NULL;
     }
-    use_pvh = has_pvh && config->preferred_entry == BOOT_ENTRY_PVH;
-    image->entry = use_pvh ? pvh_entry : elf.entry;
-    image->setup_cpu = use_pvh ? boot_cpu_protected : boot_cpu_long;
-    if (resolve_entry(&elf, &image->entry, use_pvh, errp) < 0) {
+    image->entry = has_pvh ? pvh_entry : elf.entry;
+    image->setup_cpu = has_pvh ? boot_cpu_protected : boot_cpu_long;
+    if (resolve_entry(&elf, &image->entry, has_pvh, errp) < 0) {
         return NULL;
     }
-    ret = use_pvh ? boot_image_add_protected_mode(image, config, errp)
+    ret = has_pvh ? boot_image_add_protected_mode(image, config, errp)
                   : boot_image_add_long_mode(image, config, errp);
     if (ret < 0 || boot_image_add_start_info(image, config, errp) < 0) {
         return NULL;

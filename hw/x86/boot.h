@@ -48,7 +48,6 @@ typedef struct BootMapEntry {
 typedef struct BootConfig {
     uint64_t below_4g, above_4g;        /* bytes of RAM from 0 and from 4 GiB */
     unsigned cpus;
-    BootEntry preferred_entry;
     const char *cmdline;                /* "" when none was given */
     GBytes *initrd;                     /* or NULL */
     const char *initrd_name;

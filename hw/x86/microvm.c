@@ -256,7 +256,6 @@ static int microvm_boot(Machine *machine, Error **errp)
         .below_4g = below_4g(machine),
         .above_4g = machine->ram_bytes - below_4g(machine),
         .cpus = machine->cpus,
-        .preferred_entry = machine->preferred_entry,
         .cmdline = cmdline,
         .rsdp = machine->acpi ? BOOT_FIRMWARE_START : 0,
     };

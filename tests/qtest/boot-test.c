@@ -306,35 +306,56 @@ static void test_guest_reset(const void *accel)
     qtest_quit(s);
 }
 
-/* A boot sector that says "Hi" on the serial port and halts, 16-bit code at 0x7c00. */
-static void test_boot_sector(void)
+/* The guest bootsect in a temporary file that is a disk. Caller unlinks and frees. */
+static char *boot_disk(void)
 {
-    static const uint8_t code[] = {
-        0xfa,                           /* cli */
-        0xba, 0xf8, 0x03,               /* mov $0x3f8, %dx */
-        0xb0, 'H', 0xee,                /* mov $'H', %al; out %al, (%dx) */
-        0xb0, 'i', 0xee,
-        0xb0, '\n', 0xee,
-        0xf4, 0xeb, 0xfd,               /* hlt; jmp to it */
-    };
-    uint8_t sector[512] = { 0 };
-    g_autofree char *path = NULL;
-    QTestState *s;
+    g_autofree char *dir = g_path_get_dirname(qtest_guest("dirtier"));
+    g_autofree char *bin = g_build_filename(dir, "bootsect.bin", NULL);
+    g_autofree char *contents = NULL;
+    char *path;
+    gsize size;
     int fd;
 
-    if (skip_without("kvm")) {
+    g_assert_true(g_file_get_contents(bin, &contents, &size, NULL));
+    g_assert_cmpuint(size, ==, 512);
+    fd = g_file_open_tmp("ferry-boot-XXXXXX", &path, NULL);
+    g_assert_cmpint(write(fd, contents, size), ==, size);
+    close(fd);
+    return path;
+}
+
+static QTestState *start_sector(const char *accel, const char *path, const char *more)
+{
+    return qtest_initf("-accel %s -m 16M -nodefaults -serial stdio -drive file=%s,format=raw %s",
+                       accel, path, more);
+}
+
+/* From a real-mode start by way of 32-bit code into another process, counting all the while. */
+static void test_boot_sector(const void *accel)
+{
+    g_autofree char *path = NULL, *uri = NULL, *out = NULL;
+    QTestState *src, *dst;
+
+    if (skip_without(accel)) {
         return;
     }
-    memcpy(sector, code, sizeof(code));
-    sector[510] = 0x55;
-    sector[511] = 0xaa;
-    fd = g_file_open_tmp("ferry-boot-XXXXXX", &path, NULL);
-    g_assert_cmpint(write(fd, sector, sizeof(sector)), ==, sizeof(sector));
-    close(fd);
-    s = qtest_initf("-accel kvm -m 16M -serial stdio -drive file=%s,format=raw", path);
+    path = boot_disk();
+    uri = g_strdup_printf("unix:%s/sector", qtest_tmpdir());
+    src = start_sector(accel, path, "");
+    qtest_wait_stdout(src, "bootsect: real\nbootsect: protected\npass\n");
+    dst = start_sector(accel, path, "-incoming defer");
     g_unlink(path);
-    qtest_wait_stdout(s, "Hi\n");
-    qtest_quit(s);
+    qtest_qmp_assert_success(dst, "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
+    qtest_qmp_assert_success(src, "{'execute': 'migrate-set-parameters', 'arguments': "
+                             "{'max-bandwidth': 0, 'downtime-limit': 5000}}");
+    qtest_qmp_assert_success(src, "{'execute': 'migrate', 'arguments': {'uri': %s}}", uri);
+    qtest_qmp_eventwait(dst, "RESUME");
+    qtest_wait_stdout(dst, "pass\npass\npass\n");
+    out = qtest_stdout(dst);
+    g_assert_null(strstr(out, "CORRUPT"));
+    g_assert_null(strstr(out, "bootsect"));
+    qtest_quit(src);
+    qtest_quit(dst);
 }
 
 /* Not refused: memory may be filled by other means before the machine starts. */
@@ -378,7 +399,8 @@ int main(int argc, char **argv)
     qtest_add_func("/boot/signal", test_signal);
     qtest_add_func("/boot/debug-exit", test_debug_exit);
     qtest_add_func("/boot/many", test_many);
-    qtest_add_func("/boot/boot-sector", test_boot_sector);
+    qtest_add_data_func("/boot/boot-sector/kvm", "kvm", test_boot_sector);
+    qtest_add_data_func("/boot/boot-sector/tcg", "tcg", test_boot_sector);
     if (qtest_has_accel("kvm") || qtest_has_accel("tcg")) {
         qtest_add_func("/boot/nothing-to-boot", test_nothing_to_boot);
     }

@@ -169,7 +169,6 @@ static void test_elf_pvh(void)
     g_autoptr(GBytes) initrd = g_bytes_new_static("itrditrdX", 9);
     g_autoptr(BootImage) image = NULL;
 
-    config.preferred_entry = BOOT_ENTRY_PVH;
     config.initrd = initrd;
     config.initrd_name = "initrd";
     image = boot_kernel_load(&config, file, "vmlinux", &error_abort);
@@ -191,13 +190,17 @@ static void test_elf_pvh(void)
     }
 }
 
+static void no_note(uint8_t *elf, size_t *size)
+{
+    stw_le_p(elf + 56, 2);
+}
+
 static void test_elf_long(void)
 {
-    g_autoptr(GBytes) file = make_elf(NULL);
+    g_autoptr(GBytes) file = make_elf(no_note);
     g_autoptr(BootImage) image = NULL;
     uint64_t gpa, n;
 
-    config.preferred_entry = BOOT_ENTRY_LONG;
     image = boot_kernel_load(&config, file, "vmlinux", &error_abort);
     install(image);
     check_elf_memory();
@@ -217,7 +220,7 @@ static void test_elf_long(void)
 
 static void drop_note(uint8_t *elf, size_t *size)
 {
-    stw_le_p(elf + 56, 2);
+    no_note(elf, size);
     /* An entry given as a virtual address far from the physical one. */
     stq_le_p(elf + SEGMENT(0) + 16, 0xffffffff80000000);
     stq_le_p(elf + 24, 0xffffffff80000010);
@@ -228,7 +231,6 @@ static void test_elf_without_note(void)
     g_autoptr(GBytes) file = make_elf(drop_note);
     g_autoptr(BootImage) image = NULL;
 
-    config.preferred_entry = BOOT_ENTRY_PVH;
     image = boot_kernel_load(&config, file, "vmlinux", &error_abort);
     install(image);
     g_assert_cmphex(env.rip, ==, KERNEL_GPA + 0x10);
@@ -460,7 +462,6 @@ static void test_bad(const void *data)
     g_autoptr(GBytes) file = bad[i].make(bad[i].tweak);
     Error *err = NULL;
 
-    config.preferred_entry = BOOT_ENTRY_PVH;
     g_assert_null(boot_kernel_load(&config, file, "k", &err));
     g_assert_cmpstr(error_get_pretty(err), ==, bad[i].message);
     error_free(err);

@@ -159,8 +159,8 @@ static void test_halt(void)
     g_assert_cmpint(cpu->env.mp_state, ==, 3);
 }
 
-/* Outside long mode a state is kept, not run. */
-static void test_real_mode(void)
+/* The state at reset is kept, not run: its code segment is one that nothing can load. */
+static void test_reset_state(void)
 {
     CPUState *cpu = cpu_get(0);
 
@@ -172,6 +172,120 @@ static void test_real_mode(void)
     harness_load_code(cpu, 0x100000, spin, sizeof(spin));
     harness_push(cpu);
     g_assert_null(tcg.cannot_run);
+}
+
+/* Other modes than long mode: a counter in EAX and in memory, through segments that are where they are. */
+static const struct Mode {
+    const char *name;
+    bool protection, paging, code32;
+    unsigned ring;
+    uint32_t code_base, data_base;
+} modes[] = {
+    { "real", false, false, false, 0, 0x20000, 0x30000 },
+    { "real-at-zero", false, false, false, 0, 0, 0x10 },
+    { "32-bit", true, false, true, 0, 0, 0 },
+    { "32-bit-bases", true, false, true, 0, 0x51000, 0x6f010 },
+    { "32-bit-ring3", true, false, true, 3, 0, 0 },
+    { "32-bit-ring3-bases", true, false, true, 3, 0x51000, 0x6f010 },
+    { "32-bit-paging", true, true, true, 3, 0, 0 },
+    { "16-bit", true, false, false, 0, 0x70000, 0x60000 },
+    { "16-bit-ring3", true, false, false, 3, 0x70000, 0x60000 },
+};
+
+#define MODE_CODE 0x10
+#define MODE_DATA 0x40
+
+static X86Segment mode_segment(const struct Mode *mode, uint32_t base, unsigned index, bool code)
+{
+    X86Segment seg = {
+        .base = base, .limit = mode->code32 ? UINT32_MAX : 0xffff, .type = code ? 11 : 3, .s = 1,
+        .present = 1, .dpl = mode->ring, .db = mode->code32, .g = mode->code32,
+        .selector = mode->protection ? index << 3 | mode->ring : base >> 4,
+    };
+    return seg;
+}
+
+static void enter_mode(const struct Mode *mode, CPUState *cpu)
+{
+    /* inc eax; mov es:[edi], eax; jmp back; the same of 16 bits */
+    static const uint8_t code32[] = { 0x40, 0x26, 0x89, 0x07, 0xeb, 0xfa };
+    static const uint8_t code16[] = { 0x40, 0x26, 0x89, 0x05, 0xeb, 0xfa };
+    X86CPUState *env = &cpu->env;
+
+    x86_cpu_state_reset(env, true);
+    memcpy(harness_low->host + mode->code_base + MODE_CODE, mode->code32 ? code32 : code16, 6);
+    memset(harness_low->host + mode->data_base + MODE_DATA, 0, 4);
+    env->seg[SEG_CS] = mode_segment(mode, mode->code_base, 1, true);
+    for (int i = 0; i < SEG_LDT; i++) {
+        if (i != SEG_CS) {
+            env->seg[i] = mode_segment(mode, i == SEG_ES ? mode->data_base : 0, 2 + i, false);
+        }
+    }
+    env->rip = MODE_CODE;
+    env->regs[R_RDI] = MODE_DATA;
+    env->regs[R_RSP] = 0x8000;
+    env->cr0 = 0x10 | mode->protection;
+    if (mode->paging) {
+        /* The first 4 MiB, one large page. */
+        stl_le_p(harness_low->host + 0x380000, 0x87);
+        env->cr3 = 0x380000;
+        env->cr4 = 1 << 4;
+        env->cr0 |= 1u << 31;
+    }
+}
+
+static uint32_t mode_counter(const struct Mode *mode)
+{
+    const uint8_t *at = harness_low->host + mode->data_base + MODE_DATA;
+
+    return mode->code32 ? __atomic_load_n((const uint32_t *)at, __ATOMIC_ACQUIRE)
+                        : __atomic_load_n((const uint16_t *)at, __ATOMIC_ACQUIRE);
+}
+
+static void test_mode(gconstpointer opaque)
+{
+    const struct Mode *mode = opaque;
+    CPUState *cpu = cpu_get(0);
+    g_autofree X86CPUState *before = NULL;
+
+    enter_mode(mode, cpu);
+    before = g_memdup2(&cpu->env, sizeof(cpu->env));
+    for (int i = 0; i < 20; i++) {
+        int64_t end = g_get_monotonic_time() + 30 * G_USEC_PER_SEC;
+        uint32_t then = mode_counter(mode);
+
+        harness_push(cpu);
+        g_assert_null(tcg.cannot_run);
+        cpus_resume_all();
+        bql_unlock();
+        while (mode_counter(mode) == then) {
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+            sched_yield();
+        }
+        bql_lock();
+        cpus_pause_all();
+        harness_sync(cpu);
+        g_assert_cmphex(cpu->env.rip, ==, MODE_CODE);
+        g_assert_cmphex(cpu->env.regs[R_RAX], ==, mode_counter(mode));
+        g_assert_cmphex(cpu->env.cr0, ==, before->cr0);
+        g_assert_cmphex(cpu->env.cr3, ==, before->cr3);
+        g_assert_cmphex(cpu->env.efer, ==, 0);
+        g_assert_cmpmem(cpu->env.seg, SEG_LDT * sizeof(X86Segment), before->seg,
+                        SEG_LDT * sizeof(X86Segment));
+    }
+}
+
+static void test_no_mode(void)
+{
+    CPUState *cpu = cpu_get(0);
+
+    enter_mode(&modes[4], cpu);
+    cpu->env.rflags |= 1 << 17;
+    harness_push(cpu);
+    g_assert_cmpstr(tcg.cannot_run, ==, "the vCPU is in virtual 8086 mode, where the tcg accelerator "
+                    "cannot run it");
+    harness_load_code(cpu, 0x100000, spin, sizeof(spin));
+    harness_push(cpu);
 }
 
 /* A guest that loads segments by itself is understood by its own table. */
@@ -330,7 +444,12 @@ int main(int argc, char **argv)
     g_test_add_func("/tcg/cannot-carry", test_cannot_carry);
     g_test_add_func("/tcg/vm-state", test_vm_state);
     g_test_add_func("/tcg/halt", test_halt);
-    g_test_add_func("/tcg/real-mode", test_real_mode);
+    g_test_add_func("/tcg/reset-state", test_reset_state);
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        g_autofree char *path = g_strdup_printf("/tcg/mode/%s", modes[i].name);
+        g_test_add_data_func(path, &modes[i], test_mode);
+    }
+    g_test_add_func("/tcg/no-mode", test_no_mode);
     g_test_add_func("/tcg/guest-segments", test_guest_segments);
     g_test_add_func("/tcg/stop-is-exact", test_stop_is_exact);
     int ret = g_test_run();
