@@ -32,7 +32,8 @@ void nbd_client_progress(NbdClient *c)
 {
     if (c->receiver_waits) {
         c->receiver_waits = false;
-        aio_co_wake(c->receiver);
+        /* From the loop, not at once: it may end, and the client with it, while our caller still uses it. */
+        aio_co_schedule(c->ctx, c->receiver);
     }
 }
 
