@@ -6,11 +6,13 @@ SPDX-License-Identifier: GPL-2.0-or-later
 import json
 import os
 import re
+import struct
 import subprocess
 import tempfile
 import time
 
-MAX_LEN = {"fuzz-qmp": 4096, "fuzz-migration-load": 1 << 16}
+MAX_LEN = {"fuzz-qmp": 4096, "fuzz-migration-load": 1 << 16, "fuzz-nbd-options": 4096,
+           "fuzz-nbd-requests": 8192}
 
 QMP = [
     {"execute": "qmp_capabilities"},
@@ -88,7 +90,40 @@ def make_migration_load(directory, build):
             write(directory, f"seed-{int(mapped)}", bytes([int(mapped)]) + data)
 
 
-MAKERS = {"fuzz-qmp": make_qmp, "fuzz-migration-load": make_migration_load}
+def option(number, data=b""):
+    return b"IHAVEOPT" + struct.pack(">II", number, len(data)) + data
+
+
+def make_nbd_options(directory, _build):
+    name = struct.pack(">I", 1) + b"e"
+    go = name + struct.pack(">HH", 1, 3)
+    contexts = name + struct.pack(">I", 2) + b"".join(
+        struct.pack(">I", len(c)) + c for c in (b"base:", b"qemu:dirty-bitmap:b0"))
+    flags = struct.pack(">I", 3)
+    write(directory, "seed-list", flags + option(3) + option(2))
+    write(directory, "seed-go", flags + option(8) + option(11) + option(9, contexts) + option(10, contexts)
+          + option(6, go) + option(7, go))
+    write(directory, "seed-name", flags + option(5) + option(99, b"x" * 100) + option(1, b"e"))
+
+
+def make_nbd_requests(directory, _build):
+    def simple(flags, kind, cookie, offset, length, payload=b""):
+        return struct.pack(">IHHQQI", 0x25609513, flags, kind, cookie, offset, length) + payload
+
+    def extended(flags, kind, cookie, offset, length, payload=b""):
+        return struct.pack(">IHHQQQ", 0x21E41C71, flags, kind, cookie, offset, length) + payload
+
+    for how, make_request in ((0, simple), (1, simple), (5, simple), (7, extended), (8, simple)):
+        data = b"".join(make_request(flags, kind, i, 4096 * i, length, payload)
+                        for i, (flags, kind, length, payload) in enumerate((
+                            (0, 0, 8192, b""), (1, 1, 512, b"w" * 512), (4, 0, 65536, b""), (0, 3, 0, b""),
+                            (0, 4, 4096, b""), (2, 6, 65536, b""), (16, 6, 65536, b""), (8, 7, 1 << 20, b""),
+                            (0, 5, 4096, b""), (0, 2, 0, b""))))
+        write(directory, f"seed-{how}", bytes([how]) + data)
+
+
+MAKERS = {"fuzz-qmp": make_qmp, "fuzz-migration-load": make_migration_load,
+          "fuzz-nbd-options": make_nbd_options, "fuzz-nbd-requests": make_nbd_requests}
 
 
 def make(target, directory, build):
