@@ -14,6 +14,7 @@ const DeviceClass *const device_classes[] = {
     &device_memstress,
     &device_port92,
     &device_reset_control,
+    &device_virtio_blk,
     &device_virtio_mmio,
     NULL,
 };

@@ -16,6 +16,7 @@ extern const DeviceClass device_memstress;
 extern const DeviceClass device_port92;
 extern const DeviceClass device_reset_control;
 extern const DeviceClass device_serial;
+extern const DeviceClass device_virtio_blk;
 extern const DeviceClass device_virtio_mmio;
 
 #endif
