@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "block/graph.h"
 #include "block/job.h"
+#include "hw/block/run-state.h"
 #include "hw/device.h"
 #include "hw/x86/microvm.h"
 #include "main/daemonize.h"
@@ -31,6 +33,7 @@
 #include "system/main-loop.h"
 #include "system/object.h"
 #include "system/runstate.h"
+#include "util/aio.h"
 
 /* In the order in which they are tried when none is asked for; qtest never is. */
 static const AccelClass *const accels[] = {
@@ -70,6 +73,9 @@ static int start_process(const CommandLine *cl, Error **errp)
     signal(SIGXFSZ, SIG_IGN);
     main_loop_init();
     bql_lock();
+    /* Block nodes without a thread of their own are served by whoever holds the big lock. */
+    aio_context_main();
+    aio_set_main_home(bql_locked);
     system_init_signals();
     return set_names(cl, errp);
 }
@@ -172,8 +178,10 @@ static int build_machine(CommandLine *cl, Error **errp)
     system_set_reboot_action(cl->no_reboot ? REBOOT_ACTION_SHUTDOWN : REBOOT_ACTION_RESET);
     system_set_shutdown_action(cl->no_shutdown ? SHUTDOWN_ACTION_PAUSE : SHUTDOWN_ACTION_POWEROFF);
     runstate_set_autostart(!cl->stopped);
+    block_follow_run_state();
     if (cl->incoming) {
         runstate_set(RUN_STATE_INMIGRATE);
+        bdrv_set_open_inactive(true);
     }
     if (frontends_create_chardevs(cl, errp) < 0 ||
         for_each_text(cl->objects, add_object, errp) < 0 || start_accel(cl, errp) < 0) {
@@ -214,6 +222,7 @@ static void end_machine(void)
     cpus_destroy();
     job_cancel_sync_all();
     device_delete_all();
+    bdrv_close_all();
     machine_destroy();
     if (klass->cleanup) {
         klass->cleanup();

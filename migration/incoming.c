@@ -6,7 +6,8 @@
  *                \________\____-> failed, cancelled
  *
  * The order at the end is what keeps a machine from running twice or not at all: everything is loaded
- * and checked; the source is told (return path); only if that could be sent the machine starts.
+ * and checked; the source is told (return path); only if that could be sent we take its disks and the
+ * machine starts.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,6 +18,7 @@
 #include <poll.h>
 #include <string.h>
 #include "migration/address.h"
+#include "migration/block-switchover.h"
 #include "migration/return-path.h"
 #include "migration/savevm-internal.h"
 #include "qapi/json-input-visitor.h"
@@ -140,8 +142,13 @@ static int send_verdict(IncomingState *s, const Error *err, Error **errp)
 static void start_machine(void)
 {
     int state = loadvm_global_state();
+    Error *err = NULL;
 
-    if (!runstate_autostart()) {
+    if (block_take(&err) < 0) {
+        error_prepend(&err, "the machine is loaded, but stays paused without its disks: ");
+        error_report_err(err);
+        runstate_set(RUN_STATE_PAUSED);
+    } else if (!runstate_autostart()) {
         runstate_set(RUN_STATE_PAUSED);
     } else if (state == RUN_STATE__MAX || state == RUN_STATE_RUNNING) {
         vm_start();

@@ -25,6 +25,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include "migration/address.h"
+#include "migration/block-switchover.h"
 #include "migration/context.h"
 #include "migration/incoming.h"
 #include "migration/ram.h"
@@ -72,6 +73,7 @@ typedef struct MigrationState {
     bool was_running;                   /* the machine, before we stopped it */
     RunState old_state;
     bool stopped_by_us;
+    bool disks_given_up;
     bool return_path;
     double bandwidth;                   /* bytes per microsecond: the least of the last two */
     double last_bandwidth;              /* of the last window that counts */
@@ -409,12 +411,33 @@ static void stop_machine(MigrationState *s)
     counter_set(s->ctx.counters.precopy_bytes, migration_context_transferred(&s->ctx));
 }
 
+/* Whether the machine may run again as far as its disks go. */
+static bool take_disks_back(MigrationState *s)
+{
+    Error *err = NULL;
+
+    if (!s->disks_given_up) {
+        return true;
+    }
+    s->disks_given_up = false;
+    if (block_take(&err) < 0) {
+        error_prepend(&err, "the migration failed, and the machine stays paused without its disks: ");
+        error_report_err(err);
+        return false;
+    }
+    return true;
+}
+
 /* Put the machine back as it was; a migration that ended in any way but well. Big lock held. */
 static void resume_machine(MigrationState *s)
 {
     RunState held;
 
     if (!s->stopped_by_us || s->ending || !runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        return;
+    }
+    if (!take_disks_back(s)) {
+        runstate_set(RUN_STATE_PAUSED);
         return;
     }
     if (vm_take_held_stop(&held)) {
@@ -440,6 +463,14 @@ static int wait_for_continue(MigrationState *s, Error **errp)
     return check_cancelled(s, errp);
 }
 
+static int give_disks_up(MigrationState *s, Error **errp)
+{
+    bql_lock();
+    s->disks_given_up = block_give_up(errp) == 0;
+    bql_unlock();
+    return s->disks_given_up ? 0 : -1;
+}
+
 static int migration_complete(MigrationState *s, Error **errp)
 {
     stop_machine(s);
@@ -447,7 +478,7 @@ static int migration_complete(MigrationState *s, Error **errp)
         return -1;
     }
     set_status(s, MIGRATION_STATUS_DEVICE);
-    if (savevm_complete_live(&s->ctx, errp) < 0 || check_cancelled(s, errp) < 0 ||
+    if (give_disks_up(s, errp) < 0 || savevm_complete_live(&s->ctx, errp) < 0 || check_cancelled(s, errp) < 0 ||
         savevm_complete_devices(&s->ctx, errp) < 0 || savevm_finish(&s->ctx, errp) < 0) {
         return -1;
     }
@@ -590,7 +621,7 @@ static void migration_reset(MigrationState *s)
     s->start_us = g_get_monotonic_time();
     mutex_unlock(&s->lock);
     memset(&s->ctx, 0, sizeof(s->ctx));
-    s->was_running = s->stopped_by_us = s->return_path = false;
+    s->was_running = s->stopped_by_us = s->disks_given_up = s->return_path = false;
     s->bandwidth = s->last_bandwidth = 0;
     s->windows = 0;
 }

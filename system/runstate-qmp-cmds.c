@@ -41,7 +41,9 @@ void qmp_cont(Error **errp)
         runstate_set_autostart(true);
         break;
     default:
-        vm_start();
+        if (runstate_check_start(errp) == 0) {
+            vm_start();
+        }
         break;
     }
 }

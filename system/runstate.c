@@ -107,6 +107,18 @@ void runstate_set_autostart(bool value)
     autostart = value;
 }
 
+static int (*start_check)(Error **errp);
+
+void runstate_set_start_check(int (*check)(Error **errp))
+{
+    start_check = check;
+}
+
+int runstate_check_start(Error **errp)
+{
+    return start_check ? start_check(errp) : 0;
+}
+
 /* ---- notifiers ---- */
 
 void runstate_add_notifier(RunStateNotify *notify, void *opaque)
