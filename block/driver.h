@@ -252,6 +252,8 @@ struct BlockDriver {
     /* Write a new backing file name into the image; NULL: none. */
     int coroutine_fn (*co_change_backing_file)(BlockDriverState *bs, const char *backing_file,
                                                const char *backing_fmt);
+    /* Let the image have nothing of its own any more: all of it is the backing file's. NULL: it cannot. */
+    int coroutine_fn (*co_make_empty)(BlockDriverState *bs);
     int coroutine_fn (*co_get_info)(BlockDriverState *bs, BlockDriverInfo *info);
     /* The caller's; NULL with @errp set, or NULL without: nothing to tell. */
     ImageInfoSpecific *(*get_specific_info)(BlockDriverState *bs, Error **errp);
