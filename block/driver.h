@@ -93,7 +93,10 @@ struct BlockDriverState {
     GQueue parents;                     /* of BdrvChild, by in_child */
 
     /* As opened; changed by reopen. */
-    BlockdevOptions *options;           /* a clone of what it was opened with */
+    BlockdevOptions *options;           /* what it was opened with, and what it inherited */
+    BlockdevOptions *explicit_options;  /* the first alone */
+    /* The node whose definition it was a part of; meaningful while an edge leads from there to here. */
+    BlockDriverState *inherits_from;
     bool read_only, auto_read_only, force_share;
     bool cache_direct, cache_no_flush;
     bool discard_unmap;                 /* discard=unmap */

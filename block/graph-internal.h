@@ -18,6 +18,14 @@ void bdrv_delete_node(BlockDriverState *bs);
 BlockDriverState *bdrv_open_inherit(const BlockdevOptions *opts, BlockDriverState *parent,
                                     BdrvChildRole role, Error **errp);
 void bdrv_close(BlockDriverState *bs);
+/* What a node that is opened by a definition inside its parent takes from it, where the definition is silent. */
+typedef struct BdrvInherited {
+    bool read_only, force_share, cache_direct, cache_no_flush;
+} BdrvInherited;
+BdrvInherited bdrv_inherited_from(const BlockDriverState *parent);
+void bdrv_inherit_options(BlockdevOptions *opts, const BdrvInherited *from, BdrvChildRole role);
+/* Whether the generic members go together; false with @errp set. */
+bool bdrv_check_options(const BlockdevOptions *opts, Error **errp);
 /* Take the generic members of @opts over into the node. */
 void bdrv_apply_options(BlockDriverState *bs, const BlockdevOptions *opts);
 

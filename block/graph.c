@@ -81,6 +81,7 @@ void bdrv_delete_node(BlockDriverState *bs)
     }
     g_queue_unlink(&all_nodes, &bs->in_all_nodes);
     qapi_free_BlockdevOptions(bs->options);
+    qapi_free_BlockdevOptions(bs->explicit_options);
     mutex_destroy(&bs->reqs_lock);
     mutex_destroy(&bs->dirty_lock);
     g_free(bs->opaque);

@@ -109,6 +109,18 @@ int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp
 /* Let the edge point to @new_bs. 0, or -1 with @errp set. */
 int bdrv_replace_child(BdrvChild *child, BlockDriverState *new_bs, Error **errp);
 
+/*
+ * bdrv_reopen_multiple:
+ * @list: nodes by their names, each with its driver and all of its options as bdrv_open() takes them, but
+ *     children by their names; "backing" is given where there is one
+ *
+ * Change the options of nodes while they are used, all of them or none. Children that were opened by the
+ * definition of a node in the list follow it in what they inherit. 0, or -1 with @errp set.
+ */
+int bdrv_reopen_multiple(const BlockdevOptionsList *list, Error **errp);
+/* The same for one node and one option. */
+int bdrv_reopen_set_read_only(BlockDriverState *bs, bool read_only, Error **errp);
+
 /* Home context ---------------------------------------------------------------------------------------- */
 
 AioContext *bdrv_get_aio_context(BlockDriverState *bs);

@@ -24,13 +24,13 @@ void bdrv_set_open_inactive(bool inactive)
 
 /* ---- options ---- */
 
-static void inherit(BlockdevOptions *opts, const BlockDriverState *parent, BdrvChildRole role)
+void bdrv_inherit_options(BlockdevOptions *opts, const BdrvInherited *from, BdrvChildRole role)
 {
     bool backing = role & BDRV_CHILD_COW;
 
     if (!opts->has_read_only) {
         opts->has_read_only = true;
-        opts->read_only = backing || parent->read_only;
+        opts->read_only = backing || from->read_only;
     }
     /* A protocol node may be opened for writing only when somebody writes. */
     if (!opts->has_auto_read_only && !backing) {
@@ -39,24 +39,32 @@ static void inherit(BlockdevOptions *opts, const BlockDriverState *parent, BdrvC
     }
     if (!opts->has_force_share) {
         opts->has_force_share = true;
-        opts->force_share = parent->force_share;
+        opts->force_share = from->force_share;
     }
     if (!opts->cache) {
         opts->cache = g_new0(BlockdevCacheOptions, 1);
     }
     if (!opts->cache->has_direct) {
         opts->cache->has_direct = true;
-        opts->cache->direct = parent->cache_direct;
+        opts->cache->direct = from->cache_direct;
     }
     if (!opts->cache->has_no_flush) {
         opts->cache->has_no_flush = true;
-        opts->cache->no_flush = parent->cache_no_flush;
+        opts->cache->no_flush = from->cache_no_flush;
     }
     /* What a format frees is for it to decide; what a filter lets through is for its parent. */
     if (!opts->has_discard && !backing) {
         opts->has_discard = true;
         opts->discard = BLOCKDEV_DISCARD_OPTIONS_UNMAP;
     }
+}
+
+BdrvInherited bdrv_inherited_from(const BlockDriverState *parent)
+{
+    return (BdrvInherited){
+        .read_only = parent->read_only, .force_share = parent->force_share,
+        .cache_direct = parent->cache_direct, .cache_no_flush = parent->cache_no_flush,
+    };
 }
 
 void bdrv_apply_options(BlockDriverState *bs, const BlockdevOptions *opts)
@@ -71,13 +79,16 @@ void bdrv_apply_options(BlockDriverState *bs, const BlockdevOptions *opts)
                                                 : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
 }
 
-static bool check_options(const BlockDriverState *bs, Error **errp)
+bool bdrv_check_options(const BlockdevOptions *opts, Error **errp)
 {
-    if (bs->force_share && !bs->read_only) {
+    bool read_only = opts->has_read_only && opts->read_only;
+    bool unmap = opts->has_discard && opts->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP;
+
+    if (opts->has_force_share && opts->force_share && !read_only) {
         error_setg(errp, "force-share=on can only be used with read-only=on");
         return false;
     }
-    if (bs->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !bs->discard_unmap) {
+    if (opts->has_detect_zeroes && opts->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !unmap) {
         error_setg(errp, "setting detect-zeroes to unmap is not allowed without setting discard operation "
                    "to unmap");
         return false;
@@ -182,8 +193,14 @@ static int attach_backing(BlockDriverState *bs, const BlockdevOptions *opts, Err
 
 static void detach_children(BlockDriverState *bs)
 {
+    BdrvChild *c;
+
     while (bs->children.head) {
-        bdrv_detach_child(bs->children.head->data);
+        c = bs->children.head->data;
+        if (c->bs->inherits_from == bs) {
+            c->bs->inherits_from = NULL;
+        }
+        bdrv_detach_child(c);
     }
 }
 
@@ -239,13 +256,17 @@ BlockDriverState *bdrv_open_inherit(const BlockdevOptions *opts, BlockDriverStat
         return NULL;
     }
     bs->options = QAPI_CLONE(BlockdevOptions, opts);
+    bs->explicit_options = QAPI_CLONE(BlockdevOptions, opts);
     bs->inactive = open_inactive;
     if (parent) {
-        inherit(bs->options, parent, role);
+        BdrvInherited from = bdrv_inherited_from(parent);
+
+        bdrv_inherit_options(bs->options, &from, role);
+        bs->inherits_from = parent;
         bs->aio_context = parent->aio_context;
     }
     bdrv_apply_options(bs, bs->options);
-    if (check_options(bs, errp) && open_driver(bs, errp) == 0) {
+    if (bdrv_check_options(bs->options, errp) && open_driver(bs, errp) == 0) {
         return bs;
     }
     if (bs->opened && drv->close) {

@@ -126,8 +126,13 @@ int qemu_io_aio_write(QemuIO *io, const QemuIOArgs *args)
     return 0;
 }
 
-int qemu_io_aio_flush(QemuIO *io, const QemuIOArgs *args)
+void qemu_io_wait(void)
 {
     AIO_WAIT_WHILE(under_way > 0);
+}
+
+int qemu_io_aio_flush(QemuIO *io, const QemuIOArgs *args)
+{
+    qemu_io_wait();
     return 0;
 }

@@ -34,4 +34,7 @@ void qemu_io_free(QemuIO *io);
  */
 int qemu_io_command(QemuIO *io, const char *line);
 
+/* Wait until all asynchronous requests of all objects are done. */
+void qemu_io_wait(void);
+
 #endif

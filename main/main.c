@@ -21,6 +21,7 @@
 #include "hw/device.h"
 #include "hw/x86/microvm.h"
 #include "main/daemonize.h"
+#include "main/disks.h"
 #include "main/frontends.h"
 #include "migration/incoming.h"
 #include "migration/migration.h"
@@ -184,14 +185,15 @@ static int build_machine(CommandLine *cl, Error **errp)
         bdrv_set_open_inactive(true);
     }
     if (frontends_create_chardevs(cl, errp) < 0 ||
-        for_each_text(cl->objects, add_object, errp) < 0 || start_accel(cl, errp) < 0) {
+        for_each_text(cl->objects, add_object, errp) < 0 || disks_open(cl, errp) < 0 ||
+        start_accel(cl, errp) < 0) {
         return -1;
     }
     migration_init();
     nbd_export_register();
     device_set_hotplug_check(hotplug_check);
     if (machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
-        for_each_text(cl->devices, add_device, errp) < 0 ||
+        disks_create_devices(errp) < 0 || for_each_text(cl->devices, add_device, errp) < 0 ||
         cl->machine.klass->boot(&cl->machine, errp) < 0) {
         return -1;
     }
@@ -227,6 +229,7 @@ static void end_machine(void)
     if (klass->cleanup) {
         klass->cleanup();
     }
+    disks_close();
     objects_delete_all();
     frontends_cleanup();
 }

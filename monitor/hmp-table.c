@@ -12,8 +12,12 @@
       .handler = handler_, __VA_ARGS__ }
 
 static const HMPCommand info_commands[] = {
+    COMMAND("block", NULL, "nodes:-n,verbose:-v,device:B?", "[-n] [-v] [device]",
+            "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+            hmp_info_block, .complete = hmp_complete_disk),
     COMMAND("block-jobs", NULL, "", "", "show progress of ongoing block device operations",
             hmp_info_block_jobs),
+    COMMAND("blockstats", NULL, "", "", "show block device statistics", hmp_info_blockstats),
     COMMAND("chardev", NULL, "", "", "show the character devices", hmp_info_chardev),
     COMMAND("cpus", NULL, "", "", "show infos for each CPU", hmp_info_cpus),
     COMMAND("history", NULL, "", "", "show the command line history", hmp_info_history),
@@ -44,6 +48,8 @@ static void complete_command_names(Completions *c, unsigned n)
 }
 
 const HMPCommand hmp_commands[] = {
+    COMMAND("block_resize", NULL, "device:B,size:o", "device size", "resize a block image",
+            hmp_block_resize, .complete = hmp_complete_disk),
     COMMAND("chardev-add", NULL, "args:S", "args", "add chardev", hmp_chardev_add),
     COMMAND("chardev-remove", NULL, "id:s", "id", "remove chardev", hmp_chardev_remove,
             .complete = hmp_complete_chardev),
@@ -101,6 +107,10 @@ const HMPCommand hmp_commands[] = {
             "save to disk physical memory dump starting at 'addr' of size 'size'", hmp_pmemsave),
     COMMAND("print", "p", "fmt:/,val:l", "/fmt expr",
             "print expression value (use $reg for CPU register access)", hmp_print),
+    COMMAND("qemu-io", NULL, "qdev:-d,device:B,command:s", "[-d] [device] \"[command]\"",
+            "run a qemu-io command on a block device\n"
+            "\t\t\t -d: [device] is a device ID rather than a drive ID or node name", hmp_qemu_io,
+            .complete = hmp_complete_disk),
     COMMAND("qom-get", NULL, "path:s,property:s", "path property", "print QOM property",
             hmp_qom_get, .complete = hmp_complete_qom_path),
     COMMAND("qom-list", NULL, "path:s?", "path", "list QOM properties", hmp_qom_list,

@@ -68,7 +68,8 @@ bool hmp_can_wait(Monitor *mon);
 /* ---- handlers, by the file they are in ---- */
 
 /* hmp-block.c */
-HMPHandler hmp_info_block_jobs;
+HMPHandler hmp_info_block, hmp_info_blockstats, hmp_info_block_jobs, hmp_block_resize, hmp_qemu_io;
+void hmp_complete_disk(Completions *c, unsigned n);
 /* hmp-cmds.c */
 HMPHandler hmp_help, hmp_quit, hmp_stop, hmp_cont, hmp_system_reset, hmp_system_powerdown, hmp_cpu,
     hmp_getfd, hmp_closefd;

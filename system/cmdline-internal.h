@@ -14,7 +14,7 @@
 /* Read @arg into @cl. Returns 0, or -1 with @errp set, without the option's name. */
 typedef int OptionParser(CommandLine *cl, const char *arg, Error **errp);
 
-OptionParser cmdline_accel, cmdline_action, cmdline_add_fd, cmdline_drive, cmdline_machine,
+OptionParser cmdline_accel, cmdline_action, cmdline_add_fd, cmdline_machine,
     cmdline_memory, cmdline_msg, cmdline_name, cmdline_nothing_but_none, cmdline_smp,
     cmdline_uuid, cmdline_cpu, cmdline_audiodev;
 

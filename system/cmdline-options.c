@@ -309,35 +309,6 @@ int cmdline_memory(CommandLine *cl, const char *arg, Error **errp)
     return 0;
 }
 
-int cmdline_drive(CommandLine *cl, const char *arg, Error **errp)
-{
-    g_autoptr(Pairs) pairs = keyval_parse(arg, NULL, NULL, errp);
-    g_autofree char *file = NULL, *format = NULL;
-
-    if (!pairs) {
-        return -1;
-    }
-    file = take(pairs, "file");
-    format = take(pairs, "format");
-    if (refuse_rest(pairs, "drive", errp) < 0) {
-        return -1;
-    }
-    if (!file || !format) {
-        error_setg(errp, "Parameter '%s' is missing", file ? "format" : "file");
-        return -1;
-    }
-    if (strcmp(format, "raw")) {
-        error_setg(errp, "Format '%s' is not supported; 'raw' is", format);
-        return -1;
-    }
-    if (cl->machine.boot_disk) {
-        error_setg(errp, "Only one drive is supported");
-        return -1;
-    }
-    cl->machine.boot_disk = g_steal_pointer(&file);
-    return 0;
-}
-
 /* ---- descriptors and names ---- */
 
 static int take_number(Pairs *pairs, const char *key, uint64_t max, uint64_t *number, Error **errp)

@@ -53,8 +53,19 @@ static const Option options[] = {
       SET_STRING, AT(machine.kernel) },
     { "initrd", NULL, "FILE", "initial RAM disk for the kernel", SET_STRING, AT(machine.initrd) },
     { "append", NULL, "TEXT", "command line for the kernel", SET_STRING, AT(machine.append) },
-    { "drive", NULL, "file=FILE,format=raw", "boot from the first sector of FILE without -kernel",
-      PARSE, .parse = cmdline_drive },
+    { "blockdev", NULL, "[driver=]DRIVER,node-name=NAME[,PROP=VALUE...]",
+      "open a node, as the command blockdev-add; also as JSON", ADD_TEXT, AT(blockdevs) },
+    { "drive", NULL, "file=FILE,format=raw|qcow2|...[,id=ID][,if=virtio|none][,PROP=VALUE...]",
+      "open a disk; with if=virtio, the default, the machine gets a virtio-blk\n"
+      "device for it, and without -kernel the first one's first sector is booted:\n"
+      "index=N                      its place among those without id\n"
+      "media=disk                   there are no others\n"
+      "cache=MODE                   writeback, none, writethrough, directsync, unsafe\n"
+      "aio=threads|native|io_uring  how files are read and written\n"
+      "discard=ignore|unmap, detect-zeroes=off|on|unmap, read-only=on|off,\n"
+      "node-name=NAME, file.locking=auto|on|off, and all others of -blockdev\n"
+      "copy-on-read=on|off          keep what is read from a backing file\n"
+      "werror=enospc|stop|report|ignore, rerror=report|stop|ignore", ADD_TEXT, AT(drives) },
     { "device", NULL, "DRIVER[,PROP=VALUE...]",
       "add a device; 'help' lists them, 'DRIVER,help' its properties; also as JSON", ADD_TEXT,
       AT(devices) },
@@ -294,6 +305,8 @@ CommandLine *cmdline_parse(int argc, char **argv, Error **errp)
     cl->accels = g_array_new(FALSE, FALSE, sizeof(AccelOption));
     cl->objects = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->chardevs = g_array_new(FALSE, FALSE, sizeof(TextOption));
+    cl->blockdevs = g_array_new(FALSE, FALSE, sizeof(TextOption));
+    cl->drives = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->devices = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->serials = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->monitors = g_array_new(FALSE, FALSE, sizeof(TextOption));
@@ -338,6 +351,8 @@ void cmdline_free(CommandLine *cl)
     g_array_free(cl->add_fds, TRUE);
     free_texts(cl->objects);
     free_texts(cl->chardevs);
+    free_texts(cl->blockdevs);
+    free_texts(cl->drives);
     free_texts(cl->devices);
     free_texts(cl->serials);
     free_texts(cl->monitors);

@@ -40,7 +40,8 @@ typedef struct CommandLine {
     Machine machine;            /* type, sizes, kernel */
     GArray *accels;             /* of AccelOption; empty: the default */
     char *cpu_model;
-    GArray *objects, *chardevs, *devices, *serials;     /* of TextOption, in the order given */
+    /* Of TextOption, in the order given. */
+    GArray *objects, *chardevs, *blockdevs, *drives, *devices, *serials;
     GArray *monitors;           /* of TextOption: -mon, -monitor, -qmp, -qmp-pretty */
     GArray *add_fds;            /* of AddFdOption */
     char *qtest, *qtest_log;

@@ -47,7 +47,7 @@ struct Machine {
     /* From the command line, owned; NULL when absent. */
     char *memory_backend;
     char *kernel, *initrd, *append;
-    char *boot_disk;                /* raw image whose first sector is booted without a kernel */
+    char *boot_disk;                /* drive whose first sector is booted without a kernel */
     /* Set by machine_create(). */
     RAMBlock *ram;
     void *boot;                     /* the class's own, for later resets */

@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "block/block-backend.h"
 #include "hw/device.h"
 #include "hw/virtio/virtio-mmio.h"
 #include "hw/x86/boot.h"
@@ -38,6 +39,7 @@
 #define VIRTIO_IRQ_BASE_ISA 5
 
 typedef struct MicrovmBoot {
+    const Machine *machine;
     BootImage *image;           /* NULL: nothing to boot, the processor starts as reset leaves it */
     GBytes *mp_table;
     GBytes *acpi_tables;        /* NULL: none */
@@ -121,12 +123,8 @@ static int microvm_init(Machine *machine, Error **errp)
            add_virtio_slots(machine, errp) < 0 ? -1 : 0;
 }
 
-/*
- * Read a regular file of at most @max_bytes, or just its first @max_bytes when @prefix. What is bigger
- * than the machine's RAM is not read at all.
- */
-static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes, bool prefix,
-                         Error **errp)
+/* Read a regular file of at most @max_bytes. What is bigger than the machine's RAM is not read at all. */
+static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes, Error **errp)
 {
     int fd = io_open(name, O_RDONLY, 0, errp);
     g_autofree uint8_t *data = NULL;
@@ -142,16 +140,16 @@ static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes,
         error_setg_errno(errp, errno, "Could not examine %s '%s'", what, name);
         goto out;
     }
-    if (!S_ISREG(st.st_mode) && !(prefix && S_ISBLK(st.st_mode))) {
+    if (!S_ISREG(st.st_mode)) {
         error_setg(errp, "Could not read %s '%s': it is not a regular file", what, name);
         goto out;
     }
-    if (!prefix && st.st_size > max_bytes) {
+    if (st.st_size > max_bytes) {
         error_setg(errp, "%s '%s' is too large: %" PRIu64 " bytes, and there are %" PRIu64
                    " bytes of RAM", what, name, (uint64_t)st.st_size, max_bytes);
         goto out;
     }
-    size = prefix ? max_bytes : st.st_size;
+    size = st.st_size;
     data = g_try_malloc(size + 1);
     if (!data) {
         error_setg(errp, "Could not read %s '%s': no memory for %zu bytes", what, name, size);
@@ -176,12 +174,12 @@ static BootImage *load_kernel(Machine *machine, BootConfig *config, Error **errp
 {
     g_autoptr(GBytes) kernel = NULL, initrd = NULL;
 
-    kernel = read_file("kernel", machine->kernel, machine->ram_bytes, false, errp);
+    kernel = read_file("kernel", machine->kernel, machine->ram_bytes, errp);
     if (!kernel) {
         return NULL;
     }
     if (machine->initrd) {
-        initrd = read_file("initrd", machine->initrd, machine->ram_bytes, false, errp);
+        initrd = read_file("initrd", machine->initrd, machine->ram_bytes, errp);
         if (!initrd) {
             return NULL;
         }
@@ -191,11 +189,24 @@ static BootImage *load_kernel(Machine *machine, BootConfig *config, Error **errp
     return boot_kernel_load(config, kernel, machine->kernel, errp);
 }
 
-static BootImage *load_sector(Machine *machine, BootConfig *config, Error **errp)
+static BootImage *load_sector(const Machine *machine, const BootConfig *config, Error **errp)
 {
-    g_autoptr(GBytes) sector = read_file("disk", machine->boot_disk, BOOT_SECTOR_BYTES, true, errp);
+    BlockBackend *blk = blk_by_name(machine->boot_disk);
+    int64_t length = blk ? blk_getlength(blk) : -ENOMEDIUM;
+    g_autofree uint8_t *data = g_malloc0(BOOT_SECTOR_BYTES);
+    g_autoptr(GBytes) sector = NULL;
+    int ret = length;
 
-    return sector ? boot_sector_load(config, sector, machine->boot_disk, errp) : NULL;
+    if (length >= 0) {
+        length = MIN(length, BOOT_SECTOR_BYTES);
+        ret = blk_pread(blk, 0, length, data, 0);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read the boot sector of disk '%s'", machine->boot_disk);
+        return NULL;
+    }
+    sector = g_bytes_new_take(g_steal_pointer(&data), length);
+    return boot_sector_load(config, sector, machine->boot_disk, errp);
 }
 
 static void write_table(uint64_t gpa, GBytes *table)
@@ -204,6 +215,34 @@ static void write_table(uint64_t gpa, GBytes *table)
     const void *data = g_bytes_get_data(table, &bytes);
 
     address_space_write(gpa, data, bytes);
+}
+
+static BootConfig boot_config(const Machine *machine, const char *cmdline)
+{
+    return (BootConfig){
+        .below_4g = below_4g(machine),
+        .above_4g = machine->ram_bytes - below_4g(machine),
+        .cpus = machine->cpus,
+        .cmdline = cmdline,
+        .rsdp = machine->acpi ? BOOT_FIRMWARE_START : 0,
+    };
+}
+
+static bool boots_from_disk(const Machine *machine)
+{
+    return !machine->kernel && machine->boot_disk && accel_current()->runs_cpus;
+}
+
+/* A machine that came by migration has its disk only now. */
+static void load_sector_late(MicrovmBoot *boot)
+{
+    BootConfig config = boot_config(boot->machine, "");
+    Error *err = NULL;
+
+    boot->image = load_sector(boot->machine, &config, &err);
+    if (err) {
+        error_report_err(err);
+    }
 }
 
 static void boot_reset(void *opaque)
@@ -216,6 +255,9 @@ static void boot_reset(void *opaque)
     write_table(BOOT_EBDA, boot->mp_table);
     if (boot->acpi_tables) {
         write_table(BOOT_FIRMWARE_START, boot->acpi_tables);
+    }
+    if (!boot->image && boots_from_disk(boot->machine)) {
+        load_sector_late(boot);
     }
     if (boot->image) {
         boot_image_install(boot->image, &cpu_get(0)->env);
@@ -249,30 +291,36 @@ static void make_tables(MicrovmBoot *boot, const Machine *machine)
     }
 }
 
-static int microvm_boot(Machine *machine, Error **errp)
+/* What there is to boot, if anything: 0, or -1 with @errp set. */
+static int load_image(Machine *machine, MicrovmBoot *boot, Error **errp)
 {
     g_autofree char *cmdline = kernel_cmdline(machine);
-    BootConfig config = {
-        .below_4g = below_4g(machine),
-        .above_4g = machine->ram_bytes - below_4g(machine),
-        .cpus = machine->cpus,
-        .cmdline = cmdline,
-        .rsdp = machine->acpi ? BOOT_FIRMWARE_START : 0,
-    };
+    BootConfig config = boot_config(machine, cmdline);
+    bool incoming = runstate_check(RUN_STATE_INMIGRATE);
+
+    if (machine->kernel) {
+        boot->image = load_kernel(machine, &config, errp);
+        return boot->image ? 0 : -1;
+    }
+    if (boots_from_disk(machine) && !incoming) {
+        boot->image = load_sector(machine, &config, errp);
+        return boot->image ? 0 : -1;
+    }
+    if (!machine->boot_disk && accel_current()->runs_cpus && !incoming) {
+        warn_report("there is nothing to boot: neither -kernel nor -drive was given");
+    }
+    return 0;
+}
+
+static int microvm_boot(Machine *machine, Error **errp)
+{
     MicrovmBoot *boot = g_new0(MicrovmBoot, 1);
 
     machine->boot = boot;
+    boot->machine = machine;
     make_tables(boot, machine);
-    if (machine->kernel) {
-        boot->image = load_kernel(machine, &config, errp);
-    } else if (machine->boot_disk) {
-        boot->image = load_sector(machine, &config, errp);
-    }
-    if ((machine->kernel || machine->boot_disk) && !boot->image) {
+    if (load_image(machine, boot, errp) < 0) {
         return -1;
-    }
-    if (!boot->image && accel_current()->runs_cpus && !runstate_check(RUN_STATE_INMIGRATE)) {
-        warn_report("there is nothing to boot: neither -kernel nor -drive was given");
     }
     reset_register(boot_reset, boot);
     return 0;

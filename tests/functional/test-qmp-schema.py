@@ -119,7 +119,9 @@ class Schema:
         if kind == "array":
             return [self.example(entity["element-type"])]
         if kind == "alternate":
-            return self.example(entity["members"][0]["type"])
+            # The plain one where there is one: a node may be described by nodes without end.
+            kinds = [m["type"] for m in entity["members"]]
+            return self.example(next((k for k in kinds if self[k]["meta-type"] == "builtin"), kinds[0]))
         value = {key: self.example(m["type"], case if key == entity.get("tag") else None)
                  for key, m in self.members(name).items() if "default" not in m}
         if "tag" in entity:
