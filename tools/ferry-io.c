@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "block/driver.h"
 #include "block/qemu-io-cmds.h"
@@ -317,17 +319,56 @@ static int run_commands(QemuIO *io, const GPtrArray *commands)
     return ret;
 }
 
+static gboolean input_ready(gint fd, GIOCondition condition, gpointer opaque)
+{
+    *(bool *)opaque = true;
+    return G_SOURCE_REMOVE;
+}
+
+/* The next bytes of the input; meanwhile what the image has to do in the background goes on. */
+static ssize_t read_input(char *buf, size_t size)
+{
+    bool ready = false;
+
+    g_unix_fd_add(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR, input_ready, &ready);
+    while (!ready) {
+        g_main_context_iteration(NULL, TRUE);
+    }
+    return read(STDIN_FILENO, buf, size);
+}
+
+/* The next line, without its end; NULL: there is none. @input: what was read beyond it. */
+static char *next_line(GString *input)
+{
+    char buf[4096];
+    char *end;
+    ssize_t n;
+
+    while (!(end = memchr(input->str, '\n', input->len))) {
+        n = read_input(buf, sizeof(buf));
+        if (n <= 0 && input->len == 0) {
+            return NULL;
+        }
+        g_string_append_len(input, n > 0 ? buf : "\n", n > 0 ? n : 1);
+    }
+
+    char *line = g_strndup(input->str, end - input->str);
+    g_string_erase(input, 0, end - input->str + 1);
+    return line;
+}
+
 /* From a person or a pipe: a prompt before each, and failures do not end it. */
 static int run_stdin(QemuIO *io)
 {
-    char *line = NULL;
-    size_t room = 0;
+    g_autoptr(GString) input = g_string_new(NULL);
     bool quit = false;
     int ret = 0;
 
     while (!quit) {
         print(NULL, "ferry-io> ");
-        if (getline(&line, &room, stdin) < 0) {
+
+        g_autofree char *line = next_line(input);
+        if (!line) {
             print(NULL, "\n");
             break;
         }
@@ -335,7 +376,6 @@ static int run_stdin(QemuIO *io)
             ret = -1;
         }
     }
-    free(line);
     return ret;
 }
 
