@@ -14,6 +14,7 @@ const BlockDriver *const block_drivers[] = {
     &bdrv_copy_on_read,
     &bdrv_file,
     &bdrv_host_device,
+    &bdrv_nbd,
     &bdrv_null_co,
     &bdrv_raw,
     &bdrv_throttle,
