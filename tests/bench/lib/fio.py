@@ -4,11 +4,8 @@ Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
-import os
-import subprocess
-import tempfile
 
-from . import BenchError, host
+from . import BenchError, host, process
 
 DEPTH = 16
 
@@ -18,26 +15,12 @@ def _run(path, size, arguments):
     program = host.need_program("fio", "fio")
     argv = [program, "--name=limit", f"--filename={path}", f"--size={size}", "--bs=1M", "--direct=1",
             "--ioengine=io_uring", f"--iodepth={DEPTH}", "--output-format=json", *arguments]
-    with tempfile.TemporaryFile() as out:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out,
-                                   stderr=subprocess.STDOUT,
-                                   preexec_fn=lambda: host.prefer(os.getpid()))
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read().decode("utf-8", "replace")
-    if process.returncode:
-        raise BenchError(f"fio failed: {text.strip()}")
+    _, cpu, text = process.run(argv)
     job = json.loads(text[text.index("{"):])["jobs"][0]
     way = job["read"] if job["read"]["io_bytes"] else job["write"]
     if way["io_bytes"] != size:
         raise BenchError(f"fio moved {way['io_bytes']} bytes instead of {size}")
-    return way["runtime"] / 1000, usage.ru_utime + usage.ru_stime
+    return way["runtime"] / 1000, cpu
 
 
 def write(path, size):
