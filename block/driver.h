@@ -116,6 +116,7 @@ struct BlockDriverState {
     unsigned quiesce_counter;           /* main thread */
     bool inactive, monitor_owned;
     bool opened;                        /* the driver's open() succeeded */
+    bool for_check;                     /* bdrv_set_open_for_check() */
 
     Mutex reqs_lock;                    /* of the members below */
     BdrvTrackedRequest *tracked_requests;

@@ -156,6 +156,11 @@ int bdrv_activate(BlockDriverState *bs, Error **errp);
 bool bdrv_is_inactive(const BlockDriverState *bs);
 /* Nodes opened from now on start inactive: a machine that waits for a migration. */
 void bdrv_set_open_inactive(bool inactive);
+/*
+ * Nodes opened from now on are there to be checked or repaired: a format opens, as it is, an image that it would
+ * otherwise refuse as corrupt or repair at once.
+ */
+void bdrv_set_open_for_check(bool for_check);
 
 /* Flush all nodes: 0 or the first negative errno. */
 int bdrv_flush_all(void);

@@ -15,11 +15,16 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-block-core.h"
 
-static bool open_inactive;
+static bool open_inactive, open_for_check;
 
 void bdrv_set_open_inactive(bool inactive)
 {
     open_inactive = inactive;
+}
+
+void bdrv_set_open_for_check(bool for_check)
+{
+    open_for_check = for_check;
 }
 
 /* ---- options ---- */
@@ -258,6 +263,7 @@ BlockDriverState *bdrv_open_inherit(const BlockdevOptions *opts, BlockDriverStat
     bs->options = QAPI_CLONE(BlockdevOptions, opts);
     bs->explicit_options = QAPI_CLONE(BlockdevOptions, opts);
     bs->inactive = open_inactive;
+    bs->for_check = open_for_check;
     if (parent) {
         BdrvInherited from = bdrv_inherited_from(parent);
 
