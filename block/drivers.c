@@ -16,6 +16,7 @@ const BlockDriver *const block_drivers[] = {
     &bdrv_host_device,
     &bdrv_nbd,
     &bdrv_null_co,
+    &bdrv_qcow2,
     &bdrv_raw,
     &bdrv_throttle,
     NULL,

@@ -15,6 +15,7 @@ extern const BlockDriver bdrv_file;
 extern const BlockDriver bdrv_host_device;
 extern const BlockDriver bdrv_nbd;
 extern const BlockDriver bdrv_null_co;
+extern const BlockDriver bdrv_qcow2;
 extern const BlockDriver bdrv_raw;
 extern const BlockDriver bdrv_throttle;
 
