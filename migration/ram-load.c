@@ -199,6 +199,11 @@ static int load_mem_size(RamLoad *load, MigrationFile *f, uint64_t total, Error 
             return -1;
         }
     }
+    if (!load->source && migration_channels_extra_left(load->ctx->channels)) {
+        /* Nobody would read them, and the source would wait for that. */
+        error_setg(errp, "the source opened multifd channels, but the capability multifd is not set");
+        return -1;
+    }
     load->have_blocks = true;
     counter_set(load->ctx->counters.total_bytes, total);
     if (load->source && load->source->klass->start) {

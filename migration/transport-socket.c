@@ -226,6 +226,20 @@ static void breathe(SocketState *s)
     }
 }
 
+static bool socket_extra_left(MigrationChannels *mc)
+{
+    SocketState *s = mc->state;
+    QIOChannel *stranger;
+
+    for (unsigned i = 0; i < s->listeners->len; i++) {
+        accept_all(s, i, NULL);
+    }
+    while ((stranger = classify_all(s))) {
+        channel_close(stranger);
+    }
+    return !g_queue_is_empty(&s->extras);
+}
+
 static QIOChannel *socket_accept(MigrationChannels *mc, Error **errp)
 {
     SocketState *s = mc->state;
@@ -235,7 +249,11 @@ static QIOChannel *socket_accept(MigrationChannels *mc, Error **errp)
 
         if (main) {
             if (!mc->want_extra) {
-                /* Nobody else is expected: the address is free for others. */
+                /*
+                 * Nobody else is expected: the address is free for others. RAM channels that came
+                 * before are kept, for extra_left to tell of.
+                 */
+                socket_extra_left(mc);
                 g_ptr_array_set_size(s->listeners, 0);
                 g_ptr_array_set_size(s->unknown, 0);
             }
@@ -274,20 +292,6 @@ static QIOChannel *socket_accept_extra(MigrationChannels *mc, bool direct_io, Er
         }
         breathe(s);
     }
-}
-
-static bool socket_extra_left(MigrationChannels *mc)
-{
-    SocketState *s = mc->state;
-    QIOChannel *stranger;
-
-    for (unsigned i = 0; i < s->listeners->len; i++) {
-        accept_all(s, i, NULL);
-    }
-    while ((stranger = classify_all(s))) {
-        channel_close(stranger);
-    }
-    return !g_queue_is_empty(&s->extras);
 }
 
 const MigrationTransport transport_socket = {

@@ -353,6 +353,16 @@ const char *qtest_tmpdir(void)
     return tmpdir;
 }
 
+static char **machine_env;
+
+void qtest_setenv(const char *name, const char *value)
+{
+    char **env = machine_env ? machine_env : g_get_environ();
+
+    machine_env = value ? g_environ_setenv(env, name, value, TRUE)
+                        : g_environ_unsetenv(env, name);
+}
+
 static void child_exec(char **argv, int out, int err, pid_t parent)
 {
     int null = open("/dev/null", O_RDONLY);
@@ -366,7 +376,11 @@ static void child_exec(char **argv, int out, int err, pid_t parent)
     dup2(err, 2);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGABRT, SIG_DFL);
-    execv(argv[0], argv);
+    if (machine_env) {
+        execve(argv[0], argv, machine_env);
+    } else {
+        execv(argv[0], argv);
+    }
     dprintf(2, "cannot run %s: %s\n", argv[0], strerror(errno));
     _exit(127);
 }

@@ -69,6 +69,9 @@ void qtest_wait_stderr(QTestState *s, const char *text);
 /* Return when there are more than @have bytes on stdout. */
 void qtest_wait_more_stdout(QTestState *s, size_t have);
 
+/* Add a variable to the environment of machines started from now on; NULL takes it away again. */
+void qtest_setenv(const char *name, const char *value);
+
 /*
  * Run the program to its end with nothing but @args: no sockets, no accelerator chosen.
  * Returns: the exit status, or minus the signal. *@out and *@err (either may be NULL) are the
