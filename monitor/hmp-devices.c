@@ -10,6 +10,7 @@
 #include "monitor/hmp.h"
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-commands-char.h"
+#include "qapi/qapi-commands-misc.h"
 #include "qapi/qapi-commands-qdev.h"
 #include "qapi/qapi-commands-qom.h"
 #include "qapi/qapi-visit-qom.h"
@@ -137,6 +138,23 @@ void hmp_info_memdev(Monitor *mon, HMPArgs *args)
     }
     hmp_handle_error(mon, err);
     qapi_free_MemdevList(list);
+}
+
+void hmp_info_iothreads(Monitor *mon, HMPArgs *args)
+{
+    Error *err = NULL;
+    IOThreadInfoList *list = qmp_query_iothreads(&err);
+
+    for (IOThreadInfoList *at = list; at; at = at->next) {
+        monitor_printf(mon, "%s:\n", at->value->id);
+        monitor_printf(mon, "  thread_id=%" PRId64 "\n", at->value->thread_id);
+        monitor_printf(mon, "  poll-max-ns=%" PRId64 "\n", at->value->poll_max_ns);
+        monitor_printf(mon, "  poll-grow=%" PRId64 "\n", at->value->poll_grow);
+        monitor_printf(mon, "  poll-shrink=%" PRId64 "\n", at->value->poll_shrink);
+        monitor_printf(mon, "  aio-max-batch=%" PRId64 "\n", at->value->aio_max_batch);
+    }
+    hmp_handle_error(mon, err);
+    qapi_free_IOThreadInfoList(list);
 }
 
 /* ---- the tree ---- */

@@ -21,6 +21,7 @@ static const HMPCommand info_commands[] = {
     COMMAND("chardev", NULL, "", "", "show the character devices", hmp_info_chardev),
     COMMAND("cpus", NULL, "", "", "show infos for each CPU", hmp_info_cpus),
     COMMAND("history", NULL, "", "", "show the command line history", hmp_info_history),
+    COMMAND("iothreads", NULL, "", "", "show iothreads", hmp_info_iothreads),
     COMMAND("memdev", NULL, "", "", "show memory backends", hmp_info_memdev),
     COMMAND("migrate", NULL, "", "", "show migration status", hmp_info_migrate),
     COMMAND("migrate_capabilities", NULL, "", "", "show current migration capabilities",

@@ -81,8 +81,8 @@ HMPHandler hmp_memory_dump, hmp_physical_memory_dump, hmp_print, hmp_ioport_read
     hmp_sum, hmp_memsave, hmp_pmemsave;
 /* hmp-devices.c */
 HMPHandler hmp_device_add, hmp_device_del, hmp_qom_list, hmp_qom_get, hmp_qom_set,
-    hmp_info_qom_tree, hmp_object_add, hmp_object_del, hmp_info_memdev, hmp_chardev_add,
-    hmp_chardev_remove;
+    hmp_info_qom_tree, hmp_object_add, hmp_object_del, hmp_info_memdev, hmp_info_iothreads,
+    hmp_chardev_add, hmp_chardev_remove;
 void hmp_complete_object_type(Completions *c, unsigned n);
 void hmp_complete_object_id(Completions *c, unsigned n);
 void hmp_complete_device_type(Completions *c, unsigned n);

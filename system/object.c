@@ -12,6 +12,7 @@
 #include "qapi/introspect.h"
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-visit-qom.h"
+#include "system/iothread-object.h"
 #include "system/memory-backend.h"
 #include "system/throttle-group-object.h"
 #include "util/cutils.h"
@@ -32,6 +33,7 @@ static void register_own_classes(void)
 
     if (!done) {
         done = true;
+        object_register_class(&iothread_class);
         object_register_class(&memory_backend_file_class);
         object_register_class(&memory_backend_memfd_class);
         object_register_class(&memory_backend_ram_class);

@@ -1,8 +1,8 @@
 /*
  * Inside of an AioContext, for util/ only.
  *
- * What other threads may touch is @incoming, @notified, @sleeping and the atomic settings; everything
- * else belongs to the context's home.
+ * What other threads may touch is @incoming, @notified, @sleeping, @pushing and the atomic settings;
+ * everything else belongs to the context's home.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -45,6 +45,7 @@ struct AioContext {
     AioCall *incoming;          /* atomic: a stack, pushed by any thread */
     int notified;               /* atomic: a wake-up is under way or remembered */
     int sleeping;               /* atomic: SLEEPING_* */
+    int pushing;                /* atomic: other threads that are inside aio_call_push() */
     AioCall *todo, *todo_last;  /* taken from @incoming, in order */
 
     FdState **fds;              /* by descriptor */
@@ -58,8 +59,10 @@ struct AioContext {
     AioHook *hooks;
     void *engine[AIO_HOOKS_MAX];        /* by AioEngineKind; made at the first request */
 
-    int64_t poll_max_ns;        /* atomic */
+    int64_t poll_max_ns;        /* these three are atomic */
+    unsigned poll_grow, poll_shrink;
     int64_t poll_ns;            /* what it is now */
+    unsigned max_batch;         /* atomic */
     unsigned turns_awake;       /* turns since descriptors were looked at */
 };
 

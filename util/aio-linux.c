@@ -34,7 +34,7 @@ typedef struct Native {
     AioContext *ctx;
     io_context_t io;
     int event_fd;
-    unsigned in_flight;
+    unsigned in_flight, n_waiting;
     NativeRequest *waiting, *waiting_last;      /* in order, not submitted yet */
 } Native;
 
@@ -63,6 +63,7 @@ static int submit_batch(Native *native)
     } while (ret == -EINTR);
     for (int i = 0; i < ret; i++) {
         native->waiting = native->waiting->next;
+        native->n_waiting--;
     }
     native->in_flight += MAX(ret, 0);
     if (ret == -EAGAIN && native->in_flight > 0) {
@@ -72,6 +73,7 @@ static int submit_batch(Native *native)
         /* The first one is at fault. */
         r = native->waiting;
         native->waiting = r->next;
+        native->n_waiting--;
         finish(r, ret);
         return 1;
     }
@@ -192,7 +194,11 @@ static int64_t coroutine_fn native_co_submit(AioContext *ctx, const AioRequest *
         native->waiting = &r;
     }
     native->waiting_last = &r;
-    aio_notify(ctx);
+    if (++native->n_waiting == __atomic_load_n(&ctx->max_batch, __ATOMIC_RELAXED)) {
+        native_flush(&native->hook);
+    } else {
+        aio_notify(ctx);
+    }
     while (!r.done) {
         coroutine_yield();
     }

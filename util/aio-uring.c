@@ -99,6 +99,7 @@ static void submit(Uring *uring)
 /* Give @r a submission entry; false when it must wait. */
 static bool queue_request(Uring *uring, UringRequest *r)
 {
+    unsigned max_batch = __atomic_load_n(&uring->ctx->max_batch, __ATOMIC_RELAXED);
     struct io_uring_sqe *sqe;
 
     if (uring->in_flight == CQ_ENTRIES) {
@@ -114,7 +115,9 @@ static bool queue_request(Uring *uring, UringRequest *r)
     }
     fill_entry(sqe, r);
     uring->in_flight++;
-    if (uring->unsubmitted++ == 0) {
+    if (++uring->unsubmitted == max_batch) {
+        submit(uring);
+    } else if (uring->unsubmitted == 1) {
         aio_notify(uring->ctx);     /* GLib's loop may sleep while another thread is at home here */
     }
     return true;

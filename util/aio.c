@@ -15,6 +15,7 @@
 #include "util/aio-internal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -76,6 +77,10 @@ void aio_context_unref(AioContext *ctx)
     if (__atomic_sub_fetch(&ctx->refcount, 1, __ATOMIC_ACQ_REL) > 0) {
         return;
     }
+    /* Who pushed the last call may not have come back yet from waking us. */
+    while (__atomic_load_n(&ctx->pushing, __ATOMIC_ACQUIRE) > 0) {
+        sched_yield();
+    }
     g_assert(!aio_calls_pending(ctx) && !ctx->handing_out);
     while (ctx->hooks) {
         AioHook *hook = ctx->hooks;
@@ -104,7 +109,7 @@ void aio_notify(AioContext *ctx)
     }
 }
 
-void aio_call_push(AioContext *ctx, AioCall *call)
+static void push(AioContext *ctx, AioCall *call)
 {
     AioCall *first = __atomic_load_n(&ctx->incoming, __ATOMIC_RELAXED);
 
@@ -113,6 +118,21 @@ void aio_call_push(AioContext *ctx, AioCall *call)
     } while (!__atomic_compare_exchange_n(&ctx->incoming, &first, call, true, __ATOMIC_RELEASE,
                                           __ATOMIC_RELAXED));
     aio_notify(ctx);
+}
+
+/*
+ * The call may be the last thing that its context ever does: once it is pushed, another thread's right
+ * to touch the context is over, except that the context's end waits for @pushing.
+ */
+void aio_call_push(AioContext *ctx, AioCall *call)
+{
+    if (aio_current() == ctx) {
+        push(ctx, call);
+    } else {
+        __atomic_fetch_add(&ctx->pushing, 1, __ATOMIC_RELAXED);
+        push(ctx, call);
+        __atomic_fetch_sub(&ctx->pushing, 1, __ATOMIC_RELEASE);
+    }
 }
 
 bool aio_calls_pending(AioContext *ctx)
@@ -240,6 +260,17 @@ int64_t aio_context_poll_max_ns(AioContext *ctx)
     return __atomic_load_n(&ctx->poll_max_ns, __ATOMIC_RELAXED);
 }
 
+void aio_context_set_poll_factors(AioContext *ctx, unsigned grow, unsigned shrink)
+{
+    __atomic_store_n(&ctx->poll_grow, grow, __ATOMIC_RELAXED);
+    __atomic_store_n(&ctx->poll_shrink, shrink, __ATOMIC_RELAXED);
+}
+
+void aio_context_set_max_batch(AioContext *ctx, unsigned max_batch)
+{
+    __atomic_store_n(&ctx->max_batch, max_batch, __ATOMIC_RELAXED);
+}
+
 static bool run_what_waits(AioContext *ctx)
 {
     bool did = run_calls(ctx);
@@ -290,7 +321,7 @@ static bool sleep_in_poll(AioContext *ctx)
     return did;
 }
 
-/* Look again and again for @spin_ns. Returns whether there is, or was, something to do. */
+/* Look again and again for as long as it is thought worth while. Returns whether there is, or was, something to do. */
 static bool spin(AioContext *ctx, int64_t start, bool *did)
 {
     int64_t end = MIN(start + ctx->poll_ns, aio_timers_deadline(ctx));
@@ -308,13 +339,29 @@ static bool spin(AioContext *ctx, int64_t start, bool *did)
     return false;
 }
 
-/*
- * Spin first, then sleep. The time to spin doubles when an event came just too late for it but within
- * the limit, and is halved when events come too rarely to wait for them awake.
- */
+/* Events come just too late for the time to spin, but within the limit: more of it. */
+static int64_t more_spinning(AioContext *ctx, int64_t max_ns)
+{
+    unsigned grow = __atomic_load_n(&ctx->poll_grow, __ATOMIC_RELAXED);
+    int64_t ns;
+
+    if (ctx->poll_ns == 0) {
+        return MIN(POLL_NS_FIRST, max_ns);
+    }
+    return __builtin_mul_overflow(ctx->poll_ns, grow ? grow : 2, &ns) ? max_ns : MIN(ns, max_ns);
+}
+
+/* They come too rarely to wait for them awake: less of it. */
+static int64_t less_spinning(AioContext *ctx)
+{
+    unsigned shrink = __atomic_load_n(&ctx->poll_shrink, __ATOMIC_RELAXED);
+
+    return shrink ? ctx->poll_ns / shrink : 0;
+}
+
 static bool spin_then_sleep(AioContext *ctx, int64_t max_ns)
 {
-    int64_t start = aio_clock_ns(), waited;
+    int64_t start = aio_clock_ns();
     bool did = false;
 
     ctx->poll_ns = MIN(ctx->poll_ns, max_ns);
@@ -324,15 +371,8 @@ static bool spin_then_sleep(AioContext *ctx, int64_t max_ns)
         return did;
     }
     did = sleep_in_poll(ctx);
-    waited = aio_clock_ns() - start;
-    if (waited <= max_ns) {
-        ctx->poll_ns = MIN(MAX(ctx->poll_ns * 2, POLL_NS_FIRST), max_ns);
-    } else {
-        ctx->poll_ns /= 2;
-        if (ctx->poll_ns < POLL_NS_FIRST) {
-            ctx->poll_ns = 0;
-        }
-    }
+    ctx->poll_ns = aio_clock_ns() - start <= max_ns ? more_spinning(ctx, max_ns)
+                                                    : less_spinning(ctx);
     return did;
 }
 

@@ -66,6 +66,16 @@ void aio_notify(AioContext *ctx);
  */
 void aio_context_set_poll_max_ns(AioContext *ctx, int64_t max_ns);
 int64_t aio_context_poll_max_ns(AioContext *ctx);
+/*
+ * How it adapts itself: by what the time is multiplied when events come soon after it (0: 2), and by
+ * what it is divided when they come after the limit (0: it becomes nothing at once). Any thread.
+ */
+void aio_context_set_poll_factors(AioContext *ctx, unsigned grow, unsigned shrink);
+/*
+ * After how many requests an engine submits what was queued, even before the turn ends (0: as many as it
+ * has room for). Any thread.
+ */
+void aio_context_set_max_batch(AioContext *ctx, unsigned max_batch);
 
 /* Calls for later ------------------------------------------------------------------------------- */
 
