@@ -214,7 +214,8 @@ static void add_layer(Commit *c, BlockDriverState *bs)
     g_ptr_array_add(c->layers, layer);
 }
 
-static bool is_base(const Commit *c, BlockDriverState *bs)
+/* Whether the user means @bs, which @above has for a backing file. */
+static bool is_base(const Commit *c, BlockDriverState *bs, const BlockDriverState *above)
 {
     const char *name = bdrv_get_filename(bs);
     struct stat x, y;
@@ -222,8 +223,10 @@ static bool is_base(const Commit *c, BlockDriverState *bs)
     if (!c->base_name) {
         return true;
     }
-    return !strcmp(c->base_name, name) || (bs->backing_file && !strcmp(c->base_name, bs->backing_file)) ||
-           (stat(c->base_name, &x) == 0 && stat(name, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+    if (!strcmp(c->base_name, name) || (above->backing_file && !strcmp(c->base_name, above->backing_file))) {
+        return true;
+    }
+    return stat(c->base_name, &x) == 0 && stat(name, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 /* The names of the layers from the image down to the base. */
@@ -231,7 +234,7 @@ static int find_layers(Commit *c, Error **errp)
 {
     ImgOpen how = c->how;
     g_autoptr(BlockBackend) blk = img_open(c->filename, &how, errp);
-    BlockDriverState *bs = blk ? bdrv_skip_filters(blk_bs(blk)) : NULL;
+    BlockDriverState *bs = blk ? bdrv_skip_filters(blk_bs(blk)) : NULL, *above = bs;
 
     if (!bs) {
         return -1;
@@ -241,11 +244,12 @@ static int find_layers(Commit *c, Error **errp)
         return -1;
     }
     add_layer(c, bs);
-    while ((bs = bdrv_backing_chain_next(bs))) {
+    while ((bs = bdrv_backing_chain_next(above))) {
         add_layer(c, bs);
-        if (is_base(c, bs)) {
+        if (is_base(c, bs, above)) {
             return 0;
         }
+        above = bs;
     }
     error_setg(errp, "Did not find '%s' in the backing chain of '%s'", c->base_name, c->filename);
     return -1;
