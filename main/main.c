@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
-#include "block/graph.h"
 #include "block/job.h"
 #include "hw/block/run-state.h"
 #include "hw/device.h"
@@ -182,7 +181,6 @@ static int build_machine(CommandLine *cl, Error **errp)
     block_follow_run_state();
     if (cl->incoming) {
         runstate_set(RUN_STATE_INMIGRATE);
-        bdrv_set_open_inactive(true);
     }
     if (frontends_create_chardevs(cl, errp) < 0 ||
         for_each_text(cl->objects, add_object, errp) < 0 || disks_open(cl, errp) < 0 ||
@@ -224,7 +222,6 @@ static void end_machine(void)
     cpus_destroy();
     job_cancel_sync_all();
     device_delete_all();
-    bdrv_close_all();
     machine_destroy();
     if (klass->cleanup) {
         klass->cleanup();

@@ -33,6 +33,7 @@ MigPair *mig_pair_new(const char *accel)
     MigPair *p = g_new0(MigPair, 1);
 
     p->accel = accel;
+    p->guest = "dirtier";
     p->memory_mib = strcmp(accel, "tcg") == 0 ? 48 : 96;
     p->cpus = 1;
     p->rate_mib = strcmp(accel, "tcg") == 0 ? 5 : 20;
@@ -176,7 +177,7 @@ static char *machine_args(MigPair *p, const char *serial_path)
         g_string_append_printf(args,
                                " -kernel %s -append 'size=%uM rate=%u report=100 cpus=%u'"
                                " -serial unix:%s,server=on,wait=off",
-                               qtest_guest("dirtier"), p->memory_mib / 2, p->rate_mib,
+                               qtest_guest(p->guest), p->memory_mib / 2, p->rate_mib,
                                p->cpus, serial_path);
     } else {
         g_string_append_printf(args, " -device memstress,id=ms0,start=1M,size=%uM,rate=%llu",
@@ -205,8 +206,10 @@ void mig_start_src(MigPair *p)
 {
     machine_start(p, &p->src, "");
     if (has_guest(p)) {
-        serial_wait(&p->src, "dirtier: ready");
-        serial_wait(&p->src, "dirtier: round");
+        g_autofree char *ready = g_strdup_printf("%s: ready", p->guest);
+
+        serial_wait(&p->src, ready);
+        serial_wait(&p->src, ": round");
     } else {
         /* Something recognisable outside the device's region as well, and enough to take a while. */
         qtest_memset(p->src.qts, (p->memory_mib / 2 + 2) * MIB, 0x5a, p->memory_mib / 4 * MIB);
@@ -355,7 +358,7 @@ static void verify_content(MigPair *p, MigMachine *m)
     static const char *const path = "/machine/peripheral/ms0";
 
     if (has_guest(p)) {
-        serial_wait(m, "dirtier: round");
+        serial_wait(m, ": round");
         serial_send(m, 'v');
         serial_wait(m, "verify ok");
         return;

@@ -2,8 +2,8 @@
  * What the migration tests share: a pair of machines that are alike, with content that can be checked
  * on both sides, and the steps of a migration.
  *
- * Under kvm and tcg the content is the guest dirtier's, which verifies itself; under qtest it is the
- * memstress device's. In all cases the memory of the stopped source and of the loaded, not yet
+ * Under kvm and tcg the content is the guest's (dirtier or disker), which verifies itself; under qtest it is
+ * the memstress device's. In all cases the memory of the stopped source and of the loaded, not yet
  * running destination is compared byte by byte.
  *
  * Copyright (C) 2026 The Ferry developers
@@ -25,6 +25,7 @@ typedef struct MigPair {
     unsigned memory_mib;
     unsigned cpus;
     unsigned rate_mib;          /* how fast the content changes, per second */
+    const char *guest;          /* "dirtier", or "disker", which needs a disk from @extra_args */
     const char *extra_args;     /* for both machines, or NULL */
     char *dir;                  /* temporary, removed at the end */
     MigMachine src, dst;
