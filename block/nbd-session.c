@@ -27,13 +27,13 @@
 /* Attempts follow after so long, and twice as long each time. */
 #define RETRY_MIN_NS (SECOND_NS / 20)
 #define RETRY_MAX_NS (2 * SECOND_NS)
-/* While drained: how long commands wait for a connection, and a silent server is waited for. */
-#define DRAIN_RECONNECT_NS (10 * SECOND_NS)
-#define DRAIN_SILENCE_NS (30 * SECOND_NS)
 /* Commands under way on a connection; more wait. */
 #define COMMANDS_MAX 128
 /* Connections to a server that takes several. */
 #define CONNS_MAX 4
+
+int64_t nbd_session_drain_reconnect_ns = 10 * SECOND_NS;
+int64_t nbd_session_drain_silence_ns = 30 * SECOND_NS;
 
 struct NbdSession {
     SocketAddress *addr;
@@ -112,6 +112,12 @@ static NbdConn *coroutine_fn co_connect(NbdSession *s, Error **errp)
     int fd = co_connect_socket(s, errp);
     NbdConn *conn;
 
+    if (fd >= 0 && s->stop) {
+        /* There was nothing left to cancel. */
+        close(fd);
+        error_setg(errp, "The connection to '%s' is not needed any more", s->target);
+        fd = -1;
+    }
     if (fd < 0) {
         return NULL;
     }
@@ -170,7 +176,7 @@ static int64_t give_up_ns(const NbdSession *s)
 {
     int64_t deadline = s->lost_ns + s->reconnect_ns;
 
-    return s->draining ? MIN(deadline, MAX(s->lost_ns, s->drain_ns) + DRAIN_RECONNECT_NS) : deadline;
+    return s->draining ? MIN(deadline, MAX(s->lost_ns, s->drain_ns) + nbd_session_drain_reconnect_ns) : deadline;
 }
 
 static void give_up(void *opaque)
@@ -281,7 +287,7 @@ static void check_silence(void *opaque)
 
     for (unsigned i = 0; i < s->n_conns; i++) {
         NbdConn *conn = s->conns[i];
-        int64_t deadline = MAX(nbd_conn_last_activity_ns(conn), s->drain_ns) + DRAIN_SILENCE_NS;
+        int64_t deadline = MAX(nbd_conn_last_activity_ns(conn), s->drain_ns) + nbd_session_drain_silence_ns;
 
         if (nbd_conn_in_flight(conn) > 0 && deadline <= now) {
             nbd_conn_abort(conn, "the server does not answer");

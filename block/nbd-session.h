@@ -43,6 +43,7 @@ void nbd_session_attach(NbdSession *s, AioContext *ctx);
  * Between these somebody waits for the commands under way. Those that wait for a connection do so for ten
  * seconds at most, and a server that says nothing for half a minute is given up. In the context's home.
  */
+extern int64_t nbd_session_drain_reconnect_ns, nbd_session_drain_silence_ns;    /* tests shorten them */
 void nbd_session_drain_begin(NbdSession *s);
 void nbd_session_drain_end(NbdSession *s);
 
