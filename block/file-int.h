@@ -22,6 +22,14 @@ enum {
     FILE_CANNOT_SEEK_DATA = 1 << 5,
 };
 
+/* Which small reads try to do without the engine; file-io.c explains it. All atomic. */
+typedef struct FileNowait {
+    unsigned engine_left;       /* reads that go by the engine before another tries */
+    unsigned tries_left;        /* reads that try before some go by the engine */
+    unsigned penalty;           /* how many go by the engine after the next miss */
+    unsigned depth, deepest;    /* by the engine at a time: now, and at most of late */
+} FileNowait;
+
 typedef struct FileState {
     int fd;                     /* the number stays when the file is opened anew: see file_replace_fd() */
     int open_flags;             /* access mode and O_DIRECT */
@@ -38,8 +46,7 @@ typedef struct FileState {
     unsigned cannot;            /* FILE_CANNOT_*; atomic */
     int flush_error;            /* of a flush that lost data of the page cache: negative errno; atomic */
 
-    /* How reads that do not wait fare: how many not to try, how many after the next miss. Atomic. */
-    unsigned nowait_skip, nowait_penalty;
+    FileNowait nowait;
 
     Mutex status_lock;
     int64_t data_start, data_end;       /* known to be data: the last answer of SEEK_DATA */

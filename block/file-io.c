@@ -4,7 +4,8 @@
  * Reads and writes go to an engine (util/aio-engine.h). Small reads that the page cache can answer need
  * none: preadv2 with RWF_NOWAIT copies them at once, and fails where it would have to wait. Where that
  * happens often, trying costs more than it brings, so each miss in a row doubles the number of reads that
- * do not try.
+ * do not try. Nor does it bring anything where io_uring takes many reads in one system call; to know that,
+ * some reads go there every now and then, and more do as long as several are under way at a time.
  *
  * Zeroing and discarding are requests to the file system or the device. What these do not support is
  * remembered, so that it is not tried for each request.
@@ -31,52 +32,99 @@
 
 /* Copying more at once would hold the loop for too long. */
 #define NOWAIT_MAX_BYTES (64 * 1024)
+/* Reads that go by the engine after misses in a row, at most. */
 #define NOWAIT_PENALTY_MAX 1023
+/* After so many reads that tried, so many go by the engine; and so many more while it is that deep. */
+#define NOWAIT_TRIES 512
+#define NOWAIT_SAMPLE 8
+#define NOWAIT_DEPTH 4
+#define NOWAIT_STAY 1024
 /* Buffers for requests whose memory is not aligned. */
 #define BOUNCE_BYTES (1024 * 1024)
 
 /* Reading and writing --------------------------------------------------------------------------------- */
 
+static unsigned get(const unsigned *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* Threads that count at the same time may lose a step; nothing depends on it. */
+static void set(unsigned *counter, unsigned value)
+{
+    __atomic_store_n(counter, value, __ATOMIC_RELAXED);
+}
+
+/* Whether this read shall try to do without the engine. */
 static bool nowait_due(FileState *s)
 {
-    unsigned skip = __atomic_load_n(&s->nowait_skip, __ATOMIC_RELAXED);
+    FileNowait *n = &s->nowait;
+    unsigned left = get(&n->engine_left);
 
-    if (skip > 0) {
-        __atomic_store_n(&s->nowait_skip, skip - 1, __ATOMIC_RELAXED);
+    if (left > 1) {
+        set(&n->engine_left, left - 1);
+        return false;
     }
-    return skip == 0;
+    if (left == 1) {
+        bool deep = s->engine == AIO_ENGINE_IO_URING && get(&n->deepest) >= NOWAIT_DEPTH;
+
+        set(&n->engine_left, deep ? NOWAIT_STAY : 0);
+        set(&n->tries_left, NOWAIT_TRIES);
+        set(&n->deepest, 0);
+        return false;
+    }
+    left = get(&n->tries_left);
+    set(&n->tries_left, left - 1);
+    if (left <= 1) {
+        set(&n->engine_left, NOWAIT_SAMPLE);
+    }
+    return left > 1;
 }
 
 /* Whether the page cache had it all. */
 static bool read_nowait(FileState *s, int64_t offset, int64_t bytes, const IOVector *v)
 {
-    unsigned penalty = __atomic_load_n(&s->nowait_penalty, __ATOMIC_RELAXED);
+    FileNowait *n = &s->nowait;
+    unsigned penalty = get(&n->penalty);
     ssize_t ret = preadv2(s->fd, v->iov, v->niov, offset, RWF_NOWAIT);
 
     if (ret == bytes) {
         if (penalty > 0) {
-            __atomic_store_n(&s->nowait_penalty, 0, __ATOMIC_RELAXED);
+            set(&n->penalty, 0);
         }
         return true;
     }
     penalty = MIN(2 * penalty + 1, NOWAIT_PENALTY_MAX);
-    __atomic_store_n(&s->nowait_penalty, penalty, __ATOMIC_RELAXED);
-    __atomic_store_n(&s->nowait_skip, penalty, __ATOMIC_RELAXED);
+    set(&n->penalty, penalty);
+    set(&n->engine_left, penalty);
     return false;
 }
 
-static int coroutine_fn read_vector(FileState *s, int64_t offset, int64_t bytes, IOVector *v)
+static int64_t coroutine_fn read_by_engine(FileState *s, int64_t offset, int64_t bytes, const IOVector *v)
 {
     AioRequest req = {
         .op = AIO_OP_READ, .fd = s->fd, .offset = offset, .bytes = bytes, .iov = v->iov, .niov = v->niov,
     };
+    unsigned depth = __atomic_add_fetch(&s->nowait.depth, 1, __ATOMIC_RELAXED);
+    int64_t ret;
+
+    if (depth > get(&s->nowait.deepest)) {
+        set(&s->nowait.deepest, depth);
+    }
+    ret = aio_engine_co_submit(s->engine, &req);
+    __atomic_fetch_sub(&s->nowait.depth, 1, __ATOMIC_RELAXED);
+    return ret;
+}
+
+static int coroutine_fn read_vector(FileState *s, int64_t offset, int64_t bytes, IOVector *v)
+{
     int64_t ret;
 
     if (!s->direct && bytes <= NOWAIT_MAX_BYTES && v->niov <= IOV_MAX && nowait_due(s) &&
         read_nowait(s, offset, bytes, v)) {
         return 0;
     }
-    ret = aio_engine_co_submit(s->engine, &req);
+    ret = read_by_engine(s, offset, bytes, v);
     if (ret < 0) {
         return ret;
     }

@@ -29,7 +29,6 @@
 #define RETRY_MAX_NS (2 * SECOND_NS)
 /* Commands under way on a connection; more wait. */
 #define COMMANDS_MAX 128
-/* Connections to a server that takes several. */
 #define CONNS_MAX 4
 
 int64_t nbd_session_drain_reconnect_ns = 10 * SECOND_NS;
@@ -206,12 +205,24 @@ static void conn_lost(NbdConn *conn, void *opaque)
     start_connector(s);
 }
 
+/*
+ * How many connections the server gets. Over a network more carry more; on one host they mostly cost more,
+ * but two let the server work on small requests at the same time.
+ */
+static unsigned conns_wanted(const NbdSession *s, const NbdConn *conn)
+{
+    if (!nbd_conn_info(conn)->can_multi_conn) {
+        return 1;
+    }
+    return s->addr->type == SOCKET_ADDRESS_TYPE_INET ? CONNS_MAX : 2;
+}
+
 static void adopt(NbdSession *s, NbdConn *conn)
 {
     nbd_conn_on_lost(conn, conn_lost, s);
     s->conns[s->n_conns++] = conn;
     if (s->n_conns == 1) {
-        s->wanted = nbd_conn_info(conn)->can_multi_conn ? CONNS_MAX : 1;
+        s->wanted = conns_wanted(s, conn);
     }
     aio_timer_del(s->give_up_timer);
     co_queue_restart_all(&s->waiting);
