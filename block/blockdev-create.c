@@ -29,6 +29,14 @@ static int coroutine_fn create_run(Job *job, void *opaque, Error **errp)
     return ret;
 }
 
+/* A job may wait long for its dismissal; the node is free by then. */
+static void create_clean(Job *job, void *opaque)
+{
+    CreateJob *c = opaque;
+
+    bdrv_unref(g_steal_pointer(&c->file));
+}
+
 static void create_free(void *opaque)
 {
     CreateJob *c = opaque;
@@ -41,6 +49,7 @@ static void create_free(void *opaque)
 static const JobDriver create_driver = {
     .type = JOB_TYPE_CREATE,
     .run = create_run,
+    .clean = create_clean,
     .free = create_free,
 };
 
