@@ -51,7 +51,7 @@ static void tell(Async *a, int ret)
     if (a->pattern >= 0 && !a->is_write) {
         qemu_io_verify(io, a->buf, a->req.offset, a->req.bytes, a->pattern);
     }
-    if (a->dump) {
+    if (a->dump && !a->req.quiet) {
         qemu_io_dump(io, a->buf, a->req.offset, a->req.bytes);
     }
     qemu_io_report(io, &a->req, done_ns);

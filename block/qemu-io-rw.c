@@ -80,7 +80,7 @@ int qemu_io_read(QemuIO *io, const QemuIOArgs *args)
         int64_t done_ns = aio_clock_ns();
 
         ret = pattern < 0 || qemu_io_verify(io, buf + start, req.offset + start, count, pattern) ? 0 : -1;
-        if (qemu_io_has(args, 'v')) {
+        if (qemu_io_has(args, 'v') && !req.quiet) {
             qemu_io_dump(io, buf, req.offset, req.bytes);
         }
         qemu_io_report(io, &req, done_ns);

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "block/drive.h"
 #include "block/driver.h"
 #include "block/qemu-io-cmds.h"
 #include "qapi/json-input-visitor.h"
@@ -68,25 +69,10 @@ static void fail(Error *err)
 
 static void set_cache(Options *o, const char *mode)
 {
-    static const struct {
-        const char *name;
-        bool direct, no_flush, writethrough;
-    } modes[] = {
-        { "writeback", false, false, false }, { "none", true, false, false },
-        { "off", true, false, false }, { "writethrough", false, false, true },
-        { "directsync", true, false, true }, { "unsafe", false, true, false },
-    };
-
-    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
-        if (!strcmp(mode, modes[i].name)) {
-            o->direct = modes[i].direct;
-            o->no_flush = modes[i].no_flush;
-            o->writethrough = modes[i].writethrough;
-            return;
-        }
+    if (!drive_parse_cache_mode(mode, &o->direct, &o->no_flush, &o->writethrough)) {
+        error_report("Invalid cache option: %s", mode);
+        exit(EXIT_FAILURE);
     }
-    error_report("Invalid cache option: %s", mode);
-    exit(EXIT_FAILURE);
 }
 
 static void set_discard(Options *o, const char *mode)
