@@ -41,7 +41,7 @@ static uint32_t copy_unit(BlockDriverState *bs)
     return MAX(align, 64 * 1024);
 }
 
-int coroutine_fn bdrv_copy_on_read(BdrvTrackedRequest *req, int64_t offset, int64_t bytes, IOVector *qiov,
+int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, int64_t bytes, IOVector *qiov,
                                    size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlockDriverState *bs = req->bs;

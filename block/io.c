@@ -133,7 +133,7 @@ int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t b
     bdrv_inc_in_flight(bs);
     bdrv_tracked_begin(&req, bs, offset, bytes, BDRV_TRACKED_READ);
     if (flags & BDRV_REQ_COPY_ON_READ) {
-        ret = bdrv_copy_on_read(&req, offset, bytes, qiov, qiov_offset, flags);
+        ret = bdrv_co_copy_on_read(&req, offset, bytes, qiov, qiov_offset, flags);
     } else if (needs_bounce(bs, offset, bytes, qiov)) {
         ret = read_bounced(bs, offset, bytes, qiov, qiov_offset, flags);
     } else {
