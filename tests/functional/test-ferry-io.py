@@ -97,6 +97,20 @@ def test_options(directory):
     assert Run(FERRY_IO, "--help").out.startswith("Usage: ferry-io ")
 
 
+def test_copy_on_read(directory):
+    """What is read from the backing file is in the image afterwards."""
+    base, over = raw(directory, name="base.img"), os.path.join(directory, "over.qcow2")
+    commands(FERRY_IO, base, "raw", "write -q -P 6 0 1M")
+    subprocess.run([QEMU_IMG, "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", over], check=True,
+                   timeout=DEADLINE_S)
+    done = commands(FERRY_IO, over, "qcow2", "read -q -P 6 64k 64k", options=("-C",))
+    assert (done.status, done.out, done.err) == (0, "", ""), (done.out, done.err)
+    assert commands(FERRY_IO, over, "qcow2", "alloc 0 1M").out == "65536/1048576 bytes allocated at offset 0 bytes\n"
+    commands(FERRY_IO, base, "raw", "write -q -P 7 0 1M")
+    done = commands(FERRY_IO, over, "qcow2", "read -q -P 7 0 64k", "read -q -P 6 64k 64k")
+    assert (done.status, done.out, done.err) == (0, "", ""), (done.out, done.err)
+
+
 def test_errors(directory):
     path = raw(directory)
     missing = os.path.join(directory, "missing")
@@ -148,7 +162,7 @@ def test_lock(directory):
             holder.kill()
 
 
-TESTS = [test_same_raw, test_same_qcow2, test_options, test_errors, test_stdin, test_lock]
+TESTS = [test_same_raw, test_same_qcow2, test_options, test_copy_on_read, test_errors, test_stdin, test_lock]
 
 
 def main():
