@@ -200,7 +200,7 @@ static void take_option(ImgArgs *args, Check *c, int opt)
 
 static int run(ImgArgs *args)
 {
-    Check c = { .how.no_backing = true };
+    Check c = { .how = { .no_backing = true, .for_check = true } };
     Error *err = NULL;
     int opt, status;
 

@@ -195,7 +195,9 @@ BlockBackend *img_open(const char *name, const ImgOpen *how, Error **errp)
 
     opts = img_describe(name, how, &err);
     if (opts) {
+        bdrv_set_open_for_check(how->for_check);
         blk = blk_new_open(opts, &err);
+        bdrv_set_open_for_check(false);
     }
     if (!blk) {
         if (!g_str_has_prefix(error_get_pretty(err), prefix)) {

@@ -32,6 +32,7 @@ typedef struct ImgOpen {
     bool writable;
     bool force_share;           /* -U: although others write to it; not with writable */
     bool no_backing;            /* leave the backing file alone */
+    bool for_check;             /* also an image that is marked as corrupt; nothing is repaired by opening it */
     bool quiet;                 /* no warning about a guessed format */
     bool has_aio;               /* how files are read and written; else as it is best */
     BlockdevAioOptions aio;

@@ -149,7 +149,7 @@ def test_map():
         ours, theirs = (as_json(r) for r in (ferry('map', '--output=json', image), qemu('map', '--output=json', image)))
         assert any(e['compressed'] for e in ours) == (image == 'packed')
         assert plain_map(ours) == plain_map(theirs), (image, ours, theirs)
-    must(qemu('convert', '-O', 'qcow2', 'top', 'flat'))
+    must(qemu('convert', '-S', '0', '-O', 'qcow2', 'top', 'flat'))
     assert must(ferry('map', 'flat')) == must(qemu('map', 'flat'))
     fails(ferry('map', 'packed'), 'ferry-img: File contains external, encrypted or compressed clusters.')
 
@@ -192,7 +192,7 @@ def test_convert_formats():
     mixed_file('x', SIZE)
     for options in ('cluster_size=64k', 'cluster_size=512', 'cluster_size=2M', 'compat=0.10', 'preallocation=metadata',
                     'preallocation=full', 'lazy_refcounts=on'):
-        for args in ([], ['-W', '-m', '16'], ['-t', 'none', '-T', 'none']):
+        for args in ([], ['-W', '-m', '16'], ['-t', 'none', '-T', 'none'])[:3 if options.endswith('64k') else 1]:
             must(ferry('convert', '-f', 'raw', '-O', 'qcow2', '-o', options, *args, 'x', 'y'))
             same('x', 'y')
             clean_check('y')
@@ -223,7 +223,7 @@ def test_convert_compressed():
         assert read('z').rstrip(b'\0') == read('x').rstrip(b'\0')
         must(qemu('convert', '-c', '-f', 'raw', '-O', 'qcow2', '-o', options, 'x', 'theirs'))
         same('y', 'theirs')
-        assert os.path.getsize(path('y')) <= os.path.getsize(path('theirs')) * 1.05 + 65536
+        assert check['image-end-offset'] <= clean_check('theirs')['image-end-offset'] * 1.02
 
 
 def test_convert_chain():
