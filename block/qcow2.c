@@ -583,6 +583,17 @@ static int coroutine_fn qcow2_co_change_backing_file(BlockDriverState *bs, const
     return ret;
 }
 
+static int coroutine_fn qcow2_co_make_empty(BlockDriverState *bs)
+{
+    Qcow2State *s = qcow2_state(bs);
+    int ret = qcow2_begin_change(bs);
+
+    if (ret == 0) {
+        ret = qcow2_discard_clusters(bs, 0, s->hdr.size, true, QCOW2_DISCARD_REQUEST);
+    }
+    return ret < 0 ? ret : qcow2_settle(bs);
+}
+
 const BlockDriver bdrv_qcow2 = {
     .format_name = "qcow2",
     .driver = BLOCKDEV_DRIVER_QCOW2,
@@ -611,6 +622,7 @@ const BlockDriver bdrv_qcow2 = {
     .create_options = qcow2_create_options,
     .co_check = qcow2_co_check,
     .co_change_backing_file = qcow2_co_change_backing_file,
+    .co_make_empty = qcow2_co_make_empty,
     .co_get_info = qcow2_co_get_info,
     .get_specific_info = qcow2_get_specific_info,
     .co_list_snapshots = qcow2_co_list_snapshots,
