@@ -1,146 +1,13 @@
 /*
- * Nodes by their commands: each of them, when it works and when it does not, on a machine whose disks are
- * read and written by HMP's qemu-io.
+ * Nodes by their commands: opened, closed, asked about, resized, reopened, made; when it works and when it does
+ * not, on a machine whose disks are read and written by HMP's qemu-io.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <errno.h>
-#include <glib/gstdio.h>
-#include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "tests/qtest/libqtest.h"
-
-#define MIB (1024 * 1024)
-
-/* ---- helpers ---- */
-
-/* A new file of that length in the test's directory; its path, the caller's. */
-static char *new_file(const char *name, int64_t bytes)
-{
-    char *path = g_build_filename(qtest_tmpdir(), name, NULL);
-    FILE *f = g_fopen(path, "w");
-
-    g_assert_nonnull(f);
-    g_assert_cmpint(ftruncate(fileno(f), bytes), ==, 0);
-    fclose(f);
-    return path;
-}
-
-static char *path_of(const char *name)
-{
-    char *path = g_build_filename(qtest_tmpdir(), name, NULL);
-
-    g_unlink(path);
-    return path;
-}
-
-static int64_t file_length(const char *path)
-{
-    struct stat st;
-
-    g_assert_cmpint(stat(path, &st), ==, 0);
-    return st.st_size;
-}
-
-/* Run a qemu-io command; it must print @expect and nothing more ("": nothing). */
-static void io_expect(QTestState *s, const char *disk, const char *command, const char *expect)
-{
-    g_autofree char *out = qtest_hmp(s, "qemu-io %s \"%s\"", disk, command);
-
-    if (strcmp(out, expect)) {
-        qtest_fail(s, "qemu-io %s \"%s\" should print '%s', not '%s'", disk, command, expect, out);
-    }
-}
-
-/* It must work, quietly. */
-static void G_GNUC_PRINTF(3, 4) io(QTestState *s, const char *disk, const char *fmt, ...)
-{
-    g_autofree char *command = NULL;
-    va_list ap;
-
-    va_start(ap, fmt);
-    command = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    io_expect(s, disk, command, "");
-}
-
-static void add_raw(QTestState *s, const char *node, const char *path)
-{
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'raw', 'node-name': %s,"
-                             " 'file': {'driver': 'file', 'filename': %s}}}", node, path);
-}
-
-static void add_qcow2(QTestState *s, const char *node, const char *path)
-{
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': %s,"
-                             " 'file': {'driver': 'file', 'filename': %s}}}", node, path);
-}
-
-static void del(QTestState *s, const char *node)
-{
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-del', 'arguments': {'node-name': %s}}", node);
-}
-
-/* What query-named-block-nodes says of a node; the caller's. NULL: there is none. */
-static struct json_object *find_node(QTestState *s, const char *node)
-{
-    struct json_object *list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-named-block-nodes'}");
-    struct json_object *found = NULL;
-
-    for (size_t i = 0; i < json_object_array_length(list); i++) {
-        struct json_object *info = json_object_array_get_idx(list, i);
-
-        if (!strcmp(qtest_get_str(info, "node-name"), node)) {
-            found = json_object_get(info);
-        }
-    }
-    json_object_put(list);
-    return found;
-}
-
-static int64_t node_length(QTestState *s, const char *node)
-{
-    struct json_object *info = find_node(s, node);
-    int64_t length = qtest_get_int(info, "image.virtual-size");
-
-    json_object_put(info);
-    return length;
-}
-
-/* Wait until a job has that status; all that come before must be those of @path, with blanks between. */
-static void expect_job(QTestState *s, const char *job, const char *path)
-{
-    g_auto(GStrv) states = g_strsplit(path, " ", -1);
-
-    for (char **state = states; *state; state++) {
-        struct json_object *event = qtest_qmp_eventwait_ref(s, "JOB_STATUS_CHANGE");
-
-        g_assert_cmpstr(qtest_get_str(event, "data.id"), ==, job);
-        g_assert_cmpstr(qtest_get_str(event, "data.status"), ==, *state);
-        json_object_put(event);
-    }
-}
-
-static void create_image(QTestState *s, const char *driver, const char *path, int64_t bytes)
-{
-    if (!strcmp(driver, "qcow2")) {
-        g_autofree char *file = new_file("tmp", 0);
-
-        g_assert_cmpint(g_rename(file, path), ==, 0);
-        qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
-                                 " 'driver': 'qcow2', 'size': %ld, 'file': {'driver': 'file', 'filename': %s}}}}",
-                                 bytes, path);
-    } else {
-        qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
-                                 " 'driver': 'file', 'size': %ld, 'filename': %s}}}", bytes, path);
-    }
-    expect_job(s, "make", "created running waiting pending concluded");
-    qtest_qmp_assert_success(s, "{'execute': 'job-dismiss', 'arguments': {'id': 'make'}}");
-    expect_job(s, "make", "null");
-}
+#include "tests/qtest/blockdev-util.h"
 
 /* ---- blockdev-add, blockdev-del ---- */
 
@@ -329,18 +196,6 @@ static void test_resize(void)
 
 /* ---- blockdev-reopen ---- */
 
-static void reopen(QTestState *s, const char *options)
-{
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-reopen', 'arguments': {'options': %p}}",
-                             qtest_json(options));
-}
-
-static void reopen_fails(QTestState *s, const char *options, const char *message)
-{
-    qtest_qmp_assert_error(s, message, "{'execute': 'blockdev-reopen', 'arguments': {'options': %p}}",
-                           qtest_json(options));
-}
-
 static void test_reopen(void)
 {
     g_autofree char *path = new_file("o.img", MIB), *other = new_file("o2.img", 2 * MIB);
@@ -445,325 +300,53 @@ static void test_reopen_errors(void)
     qtest_quit(s);
 }
 
-/* ---- snapshots ---- */
+/* ---- backing files by blockdev-reopen ---- */
 
-static void snapshot_sync(QTestState *s, const char *node, const char *path, const char *name)
+static void test_reopen_backing(void)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot-sync', 'arguments': {'node-name': %s, "
-                             "'snapshot-file': %s, 'snapshot-node-name': %s}}", node, path, name);
-}
-
-static void test_snapshot(void)
-{
-    g_autofree char *base = new_file("base.img", MIB), *one = path_of("one.qcow2"), *two = path_of("two.qcow2");
+    g_autofree char *base = new_file("rb.img", MIB), *other = new_file("rb2.img", MIB), *top = path_of("rb.qcow2");
     QTestState *s = qtest_initf("-blockdev raw,node-name=base,file.driver=file,file.filename=%s "
-                                "-device virtio-blk-device,drive=base,id=v", base);
-    struct json_object *list, *info;
-
-    io(s, "-d v", "write -q -P 1 0 1M");
-    snapshot_sync(s, "base", one, "one");
-    io(s, "-d v", "write -q -P 2 0 64k");
-    snapshot_sync(s, "one", two, "two");
-    io(s, "-d v", "write -q -P 3 32k 64k");
-    io(s, "-d v", "flush");
-
-    /* The device sees all; each node below keeps what it had. */
-    io(s, "-d v", "read -q -P 2 0 32k");
-    io(s, "-d v", "read -q -P 3 32k 64k");
-    io(s, "-d v", "read -q -P 1 96k 928k");
-    io(s, "one", "read -q -P 2 0 64k");
-    io(s, "one", "read -q -P 1 64k 960k");
-    io(s, "base", "read -q -P 1 0 1M");
-    io_expect(s, "base", "write 0 4k", "write: Node 'base' is used by node 'one' as 'backing', which does not "
-              "allow write (wanted by a block device as 'root')\n");
-    info = find_node(s, "base");
-    g_assert_true(qtest_get_bool(info, "ro"));
-    json_object_put(info);
-
-    list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block'}");
-    g_assert_cmpuint(json_object_array_length(list), ==, 1);
-    info = qtest_get(list, "0.inserted");
-    g_assert_cmpstr(qtest_get_str(info, "node-name"), ==, "two");
-    g_assert_cmpint(qtest_get_int(info, "backing_file_depth"), ==, 2);
-    g_assert_cmpstr(qtest_get_str(info, "backing_file"), ==, one);
-    g_assert_cmpstr(qtest_get_str(info, "image.backing-image.filename"), ==, one);
-    g_assert_cmpstr(qtest_get_str(info, "image.backing-image.backing-image.filename"), ==, base);
-    g_assert_cmpstr(qtest_get_str(info, "image.backing-filename"), ==, one);
-    g_assert_cmpstr(qtest_get_str(info, "image.backing-filename-format"), ==, "qcow2");
-    json_object_put(list);
-    qtest_quit(s);
-
-    /* The images find each other again. */
-    s = qtest_initf("-drive id=d,if=none,file=%s,format=qcow2", two);
-    io(s, "d", "read -q -P 2 0 32k");
-    io(s, "d", "read -q -P 3 32k 64k");
-    io(s, "d", "read -q -P 1 96k 928k");
-    qtest_quit(s);
-}
-
-static void test_snapshot_overlay(void)
-{
-    g_autofree char *base = new_file("sbase.img", MIB), *over = path_of("over.qcow2");
-    QTestState *s = qtest_initf("-drive id=d,if=none,file=%s,format=raw,node-name=base", base);
-
-    create_image(s, "qcow2", over, MIB);
-    io(s, "d", "write -q -P 1 0 1M");
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'over',"
-                             " 'backing': null, 'file': {'driver': 'file', 'filename': %s}}}", over);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', "
-                             "'overlay': 'over'}}");
-    io(s, "d", "write -q -P 2 0 4k");
-    io(s, "d", "read -q -P 1 4k 60k");
-    io(s, "base", "read -q -P 1 0 4k");
-    qtest_qmp_assert_error(s, "Node 'over' is in use: by block device 'd' as 'root'",
-                           "{'execute': 'blockdev-del', 'arguments': {'node-name': 'over'}}");
-    qtest_quit(s);
-}
-
-static void test_snapshot_errors(void)
-{
-    g_autofree char *base = new_file("xbase.img", MIB), *over = path_of("xover.qcow2");
-    QTestState *s = qtest_initf("-drive id=d,if=none,file=%s,format=raw,node-name=base "
-                                "-blockdev null-co,node-name=n", base);
-    struct json_object *error;
-
-    create_image(s, "qcow2", over, MIB);
-    add_qcow2(s, "over", over);
-    add_raw(s, "user", base);
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='x'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'x', 'overlay': 'over'}}");
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='x'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'x'}}");
-    qtest_qmp_assert_error(s, "The overlay does not support backing images",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'n'}}");
-    qtest_qmp_assert_error(s, "The overlay is already in use: by block device 'd'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'over', 'overlay': 'base'}}");
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'n', "
-                             "'overlay': 'over'}}");
-    qtest_qmp_assert_error(s, "The overlay already has a backing image",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'over'}}");
-
-    error = qtest_qmp_assert_failure_ref(s, "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'x', "
-                                         "'snapshot-file': '/tmp/x'}}");
-    g_assert_cmpstr(qtest_get_str(error, "class"), ==, "DeviceNotFound");
-    json_object_put(error);
-    qtest_qmp_assert_error(s, "New overlay node-name already in use",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'snapshot-node-name': 'n'}}");
-    qtest_qmp_assert_error(s, "Unknown driver 'vmdk'",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'format': 'vmdk'}}");
-    qtest_qmp_assert_error(s, "Format 'raw' cannot make an image with a backing file",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'format': 'raw'}}");
-    qtest_qmp_assert_error(s, "The overlay does not support backing images",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "%s, 'format': 'raw', 'mode': 'existing'}}", base);
-    io(s, "d", "write -q 0 4k");
-    qtest_quit(s);
-}
-
-/* ---- dirty bitmaps ---- */
-
-static void bitmap(QTestState *s, const char *command, const char *node, const char *name)
-{
-    g_autofree char *execute = g_strconcat("block-dirty-bitmap-", command, NULL);
-
-    qtest_qmp_assert_success(s, "{'execute': %s, 'arguments': {'node': %s, 'name': %s}}", execute, node, name);
-}
-
-/* Dirty bytes of a bitmap of node "a"; -1: it has none of that name. */
-static int64_t dirty_bytes(QTestState *s, const char *name)
-{
-    struct json_object *info = find_node(s, "a");
-    int64_t count = -1;
-
-    if (qtest_has(info, "dirty-bitmaps")) {
-        struct json_object *list = qtest_get(info, "dirty-bitmaps");
-
-        for (size_t i = 0; i < json_object_array_length(list); i++) {
-            struct json_object *b = json_object_array_get_idx(list, i);
-
-            count = strcmp(qtest_get_str(b, "name"), name) ? count : qtest_get_int(b, "count");
-        }
-    }
-    json_object_put(info);
-    return count;
-}
-
-static void test_bitmaps(void)
-{
-    g_autofree char *path = new_file("b.img", MIB);
-    QTestState *s = qtest_initf("-blockdev raw,node-name=a,discard=unmap,file.driver=file,file.filename=%s "
-                                "-blockdev null-co,node-name=n,size=1M -blockdev null-co,node-name=small,size=64k",
-                                path);
+                                "-blockdev raw,node-name=other,file.driver=file,file.filename=%s", base, other);
     struct json_object *info;
 
-    bitmap(s, "add", "a", "x");
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'a', 'name': 'y', "
-                             "'granularity': 4096, 'disabled': true}}");
-    info = find_node(s, "a");
-    g_assert_cmpint(qtest_get_int(info, "dirty-bitmaps.0.granularity"), ==, 65536);
-    g_assert_true(qtest_get_bool(info, "dirty-bitmaps.0.recording"));
-    g_assert_false(qtest_get_bool(info, "dirty-bitmaps.1.recording"));
-    g_assert_false(qtest_get_bool(info, "dirty-bitmaps.1.busy"));
-    g_assert_false(qtest_get_bool(info, "dirty-bitmaps.1.persistent"));
+    io(s, "base", "write -q -P 1 0 1M");
+    io(s, "other", "write -q -P 2 0 1M");
+    create_image(s, "qcow2", top, MIB);
+    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f', "
+                             "'filename': %s}}", top);
+    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 't', "
+                             "'file': 'f', 'backing': 'base'}}");
+    io(s, "t", "write -q -P 3 0 64k");
+    io(s, "t", "read -q -P 1 64k 64k");
+    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': 'other'}]");
+    io(s, "t", "read -q -P 3 0 64k");
+    io(s, "t", "read -q -P 2 64k 64k");
+    /* base is free again. */
+    io(s, "base", "write -q -P 4 0 64k");
+    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f'}]", "backing is missing for 't'");
+    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': 'x'}]",
+                 "Cannot find device='' nor node-name='x'");
+    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'base', 'backing': 'other'}]",
+                 "Cannot change the option 'file' of node 't'");
+    /* A later node of the list fails: the backing node goes back. */
+    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': 'base'}, "
+                 "{'driver': 'raw', 'node-name': 'base', 'file': 'base'}]",
+                 "Putting 'base' below 'base' would create a cycle");
+    io(s, "t", "read -q -P 2 64k 64k");
+    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null}]");
+    io(s, "t", "read -q -P 0 64k 64k");
+    info = find_node(s, "t");
+    g_assert_cmpint(qtest_get_int(info, "backing_file_depth"), ==, 0);
     json_object_put(info);
+    del(s, "other");
 
-    io(s, "a", "write -q 0 512");
-    io(s, "a", "write -q 64k 64k");
-    io(s, "a", "discard -q 512k 64k");
-    io(s, "a", "write -q -z 960k 64k");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 4 * 65536);
-    g_assert_cmpint(dirty_bytes(s, "y"), ==, 0);
-    bitmap(s, "enable", "a", "y");
-    bitmap(s, "disable", "a", "x");
-    io(s, "a", "write -q 256k 4k");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 4 * 65536);
-    g_assert_cmpint(dirty_bytes(s, "y"), ==, 4096);
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
-                             "'x', 'bitmaps': ['y']}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 5 * 65536);
-    bitmap(s, "clear", "a", "x");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 0);
-
-    bitmap(s, "add", "n", "far");
-    io(s, "n", "write -q 0 64k");
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
-                             "'x', 'bitmaps': ['y', {'node': 'n', 'name': 'far'}]}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 2 * 65536);
-    /* A source that does not fit leaves the target as it was. */
-    bitmap(s, "add", "small", "far");
-    bitmap(s, "clear", "a", "x");
-    qtest_qmp_assert_error(s, "Bitmaps are of different sizes (destination size is 1048576, source size is 65536) "
-                           "and can't be merged",
-                           "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': 'x', "
-                           "'bitmaps': ['y', {'node': 'small', 'name': 'far'}]}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 0);
-    bitmap(s, "remove", "a", "x");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, -1);
-    qtest_quit(s);
-}
-
-static void test_bitmap_errors(void)
-{
-    static const struct {
-        const char *command, *arguments, *message;
-    } cases[] = {
-        { "add", "{'node': 'x', 'name': 'b'}", "Cannot find device='' nor node-name='x'" },
-        { "add", "{'node': 'a', 'name': ''}", "Bitmap name cannot be empty" },
-        { "add", "{'node': 'a', 'name': 'b'}", "Bitmap already exists: b" },
-        { "add", "{'node': 'a', 'name': 'c', 'granularity': 256}",
-          "Granularity must be power of 2 and at least 512" },
-        { "add", "{'node': 'a', 'name': 'c', 'granularity': 0}",
-          "Granularity must be power of 2 and at least 512" },
-        { "add", "{'node': 'a', 'name': 'c', 'granularity': 5000}", "Granularity must be power of 2, not 5000" },
-        { "add", "{'node': 'a', 'name': 'c', 'persistent': true}",
-          "Cannot store dirty bitmaps in file 'null-co://': driver 'null-co' has no place for them" },
-        { "remove", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
-        { "clear", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
-        { "enable", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
-        { "disable", "{'node': 'x', 'name': 'b'}", "Cannot find device='' nor node-name='x'" },
-        { "merge", "{'node': 'a', 'target': 'c', 'bitmaps': ['b']}", "Dirty bitmap 'c' not found" },
-        { "merge", "{'node': 'a', 'target': 'b', 'bitmaps': ['c']}", "Dirty bitmap 'c' not found" },
-        { "merge", "{'node': 'a', 'target': 'b', 'bitmaps': [{'node': 'x', 'name': 'b'}]}",
-          "Cannot find device='' nor node-name='x'" },
-    };
-    QTestState *s = qtest_init("-blockdev null-co,node-name=a");
-
-    bitmap(s, "add", "a", "b");
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *execute = g_strconcat("block-dirty-bitmap-", cases[i].command, NULL);
-
-        qtest_qmp_assert_error(s, cases[i].message, "{'execute': %s, 'arguments': %p}", execute,
-                               qtest_json(cases[i].arguments));
-    }
-    g_assert_cmpint(dirty_bytes(s, "b"), ==, 0);
-    qtest_quit(s);
-}
-
-/* ---- transaction ---- */
-
-static void test_transaction(void)
-{
-    QTestState *s = qtest_init("-blockdev null-co,node-name=a,size=1M");
-
-    bitmap(s, "add", "a", "x");
-    bitmap(s, "add", "a", "y");
-    io(s, "a", "write -q 0 64k");
-    bitmap(s, "clear", "a", "y");
-    io(s, "a", "write -q 64k 64k");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 2 * 65536);
-    g_assert_cmpint(dirty_bytes(s, "y"), ==, 65536);
-
-    /* One after the other: x is cleared before y is merged into it. */
-    qtest_qmp_assert_success(s, "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': ['y']}},"
-        "{'type': 'block-dirty-bitmap-disable', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'a', 'name': 'z'}},"
-        "{'type': 'block-dirty-bitmap-remove', 'data': {'node': 'a', 'name': 'y'}}]}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
-    g_assert_cmpint(dirty_bytes(s, "y"), ==, -1);
-    g_assert_cmpint(dirty_bytes(s, "z"), ==, 0);
-    io(s, "a", "write -q 0 1M");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
-
-    /* All is undone. */
-    qtest_qmp_assert_error(s, "Transaction aborted using Abort action",
-        "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': ['z']}},"
-        "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-enable', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-remove', 'data': {'node': 'a', 'name': 'z'}},"
-        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'a', 'name': 'w'}},"
-        "{'type': 'abort', 'data': {}}]}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
-    g_assert_cmpint(dirty_bytes(s, "z"), ==, MIB);
-    g_assert_cmpint(dirty_bytes(s, "w"), ==, -1);
-    bitmap(s, "remove", "a", "z");
-    qtest_qmp_assert_error(s, "Dirty bitmap 'none' not found",
-        "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'none'}}]}}");
-    g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
-    qtest_qmp_assert_success(s, "{'execute': 'transaction', 'arguments': {'actions': []}}");
-    qtest_quit(s);
-}
-
-static void test_transaction_snapshot(void)
-{
-    g_autofree char *a = new_file("ta.img", MIB), *b = new_file("tb.img", MIB);
-    g_autofree char *over_a = path_of("ta.qcow2"), *over_b = path_of("tb.qcow2");
-    QTestState *s = qtest_initf("-drive id=a,if=none,file=%s,format=raw,node-name=na "
-                                "-drive id=b,if=none,file=%s,format=raw,node-name=nb", a, b);
-    const char *fmt = "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'a', 'snapshot-file': %s, "
-        "'snapshot-node-name': 'oa'}},"
-        "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'b', 'snapshot-file': %s, "
-        "'snapshot-node-name': 'ob'}},"
-        "{'type': %s, 'data': {'node': 'x', 'name': 'x'}}]}}";
-    struct json_object *list;
-
-    io(s, "a", "write -q -P 1 0 64k");
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='x'", fmt, over_a, over_b,
-                           "block-dirty-bitmap-clear");
-    list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block'}");
-    g_assert_cmpstr(qtest_get_str(list, "0.inserted.node-name"), ==, "na");
-    g_assert_cmpstr(qtest_get_str(list, "1.inserted.node-name"), ==, "nb");
-    json_object_put(list);
-    g_assert_null(find_node(s, "oa"));
-    io(s, "a", "write -q -P 2 0 64k");
-
-    qtest_qmp_assert_success(s, "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'a', 'snapshot-file': %s, "
-        "'snapshot-node-name': 'oa'}},"
-        "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'b', 'snapshot-file': %s, "
-        "'snapshot-node-name': 'ob'}},"
-        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'oa', 'name': 'x'}}]}}", over_a, over_b);
-    io(s, "a", "write -q -P 3 0 64k");
-    io(s, "na", "read -q -P 2 0 64k");
-    io(s, "oa", "read -q -P 3 0 64k");
+    /* The format's own options, and read-only there and back. */
+    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null, 'lazy-refcounts': true, "
+           "'read-only': true}]");
+    io_expect(s, "t", "write 0 4k", "write: Block node 't' is read-only\n");
+    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null}]");
+    io(s, "t", "write -q -P 5 512k 64k");
+    io(s, "t", "read -q -P 3 0 64k");
     qtest_quit(s);
 }
 
@@ -969,17 +552,11 @@ int main(int argc, char **argv)
     qtest_add_func("/blockdev/resize", test_resize);
     qtest_add_func("/blockdev/reopen", test_reopen);
     qtest_add_func("/blockdev/reopen-errors", test_reopen_errors);
-    qtest_add_func("/blockdev/bitmaps", test_bitmaps);
-    qtest_add_func("/blockdev/bitmap-errors", test_bitmap_errors);
-    qtest_add_func("/blockdev/transaction", test_transaction);
     qtest_add_func("/blockdev/create", test_create);
     qtest_add_func("/blockdev/query", test_query);
     qtest_add_func("/blockdev/command-line", test_command_line);
     qtest_add_func("/blockdev/qcow2/create", test_create_qcow2);
-    qtest_add_func("/blockdev/qcow2/snapshot", test_snapshot);
-    qtest_add_func("/blockdev/qcow2/snapshot-overlay", test_snapshot_overlay);
-    qtest_add_func("/blockdev/qcow2/snapshot-errors", test_snapshot_errors);
-    qtest_add_func("/blockdev/qcow2/transaction", test_transaction_snapshot);
+    qtest_add_func("/blockdev/qcow2/reopen-backing", test_reopen_backing);
     qtest_add_func("/blockdev/qcow2/quit", test_quit);
     return g_test_run();
 }
