@@ -158,7 +158,7 @@ static int coroutine_fn cor_co_pwritev_compressed(BlockDriverState *bs, int64_t 
     return ret;
 }
 
-const BlockDriver bdrv_copy_on_read = {
+const BlockDriver bdrv_cor = {
     .format_name = "copy-on-read",
     .driver = BLOCKDEV_DRIVER_COPY_ON_READ,
     .instance_size = sizeof(CorState),

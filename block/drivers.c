@@ -11,7 +11,7 @@
 
 const BlockDriver *const block_drivers[] = {
     &bdrv_blkdebug,
-    &bdrv_copy_on_read,
+    &bdrv_cor,
     &bdrv_file,
     &bdrv_host_device,
     &bdrv_nbd,

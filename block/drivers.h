@@ -10,7 +10,7 @@
 #include "block/driver.h"
 
 extern const BlockDriver bdrv_blkdebug;
-extern const BlockDriver bdrv_copy_on_read;
+extern const BlockDriver bdrv_cor;
 extern const BlockDriver bdrv_file;
 extern const BlockDriver bdrv_host_device;
 extern const BlockDriver bdrv_nbd;

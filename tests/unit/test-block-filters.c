@@ -263,6 +263,147 @@ static void test_blkdebug_refused(void)
     }
 }
 
+/* copy-on-read ----------------------------------------------------------------------------------------------- */
+
+static void run_ok(const char *const *argv)
+{
+    g_autofree char *message = NULL;
+    g_autoptr(GError) err = NULL;
+    int status;
+
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL,
+                 &message, &status, &err);
+    g_assert_no_error(err);
+    if (status != 0) {
+        g_error("%s failed: %s", argv[0], message);
+    }
+}
+
+/* A chain top -> middle -> base of qcow2 over raw, the pattern being in base and the second half of middle. */
+static bool make_chain(void)
+{
+    g_autofree char *base = make_file("base", FILE_BYTES, 1), *middle = test_path("middle");
+    g_autofree char *top = test_path("top"), *qemu_img = g_find_program_in_path("qemu-img");
+    const char *make_middle[] = { "qemu-img", "create", "-f", "qcow2", "-b", base, "-F", "raw", middle, NULL };
+    const char *write_middle[] = { "qemu-io", "-f", "qcow2", "-c", "write -P 9 512k 256k", middle, NULL };
+    const char *make_top[] = { "qemu-img", "create", "-f", "qcow2", "-b", middle, "-F", "qcow2", top, NULL };
+
+    if (!qemu_img || !bdrv_find_driver("qcow2", NULL)) {
+        g_test_skip("needs qemu-img and the driver qcow2");
+        return false;
+    }
+    run_ok(make_middle);
+    run_ok(write_middle);
+    run_ok(make_top);
+    return true;
+}
+
+static BlockBackend *cor_from(const char *bottom)
+{
+    g_autofree char *base = test_path("base"), *middle = test_path("middle"), *top = test_path("top");
+
+    return blk_from("{'driver': 'copy-on-read', 'node-name': 'cor'%s, 'file': {'driver': 'qcow2', "
+                    "'node-name': 'top', 'file': {'driver': 'file', 'filename': '%s'}, "
+                    "'backing': {'driver': 'qcow2', 'node-name': 'middle', 'read-only': true, "
+                    "'file': {'driver': 'file', 'filename': '%s'}, 'backing': {'driver': 'raw', "
+                    "'node-name': 'base', 'read-only': true, "
+                    "'file': {'driver': 'file', 'filename': '%s'}}}}}", bottom, top, middle, base);
+}
+
+typedef struct AllocatedCall {
+    int64_t offset, bytes, n;
+    int ret;
+} AllocatedCall;
+
+static void coroutine_fn allocated_entry(void *opaque)
+{
+    AllocatedCall *c = opaque;
+
+    c->ret = bdrv_co_is_allocated(bdrv_find_node("top"), c->offset, c->bytes, &c->n);
+}
+
+/* Whether all of the range is in the node "top" itself, or nothing of it. */
+static bool in_top(int64_t offset, int64_t bytes)
+{
+    bool first = false;
+
+    for (int64_t done = 0; done < bytes;) {
+        AllocatedCall c = { .offset = offset + done, .bytes = bytes - done };
+
+        run_co(allocated_entry, &c);
+        g_assert_cmpint(c.ret, >=, 0);
+        g_assert_cmpint(c.n, >, 0);
+        first = done == 0 ? c.ret : first;
+        g_assert_cmpint(c.ret, ==, first);
+        done += c.n;
+    }
+    return first;
+}
+
+static void expect_byte(BlockBackend *blk, int64_t offset, int64_t bytes, uint8_t byte)
+{
+    g_autofree uint8_t *buf = g_malloc(bytes);
+
+    g_assert_cmpint(blk_pread(blk, offset, bytes, buf, 0), ==, 0);
+    for (int64_t i = 0; i < bytes; i++) {
+        g_assert_cmpint(buf[i], ==, byte);
+    }
+}
+
+static void test_cor(void)
+{
+    BlockBackend *blk;
+
+    if (!make_chain()) {
+        return;
+    }
+    blk = cor_from("");
+    g_assert_cmpint(blk_getlength(blk), ==, FILE_BYTES);
+    g_assert_false(in_top(0, FILE_BYTES));
+    expect_pattern(blk, 100, 1000, 1);
+    g_assert_true(in_top(0, 65536));
+    g_assert_false(in_top(65536, 524288 - 65536));
+    expect_byte(blk, 524288, 65536, 9);
+    g_assert_true(in_top(524288, 65536));
+    /* It holds what was read, and writes go on as ever. */
+    expect_pattern(blk, 0, 524288, 1);
+    g_assert_true(in_top(0, 524288));
+    write_pattern(blk, 0, 1000, 5);
+    expect_pattern(blk, 0, 1000, 5);
+    expect_pattern(blk, 1000, 1000, 1);
+    blk_unref(blk);
+}
+
+/* Who may only read still copies; with a bottom, what comes from below it is not copied. */
+static void test_cor_bottom(void)
+{
+    BlockBackend *blk;
+    Error *err = NULL;
+
+    if (!make_chain()) {
+        return;
+    }
+    blk = cor_from(", 'bottom': 'middle'");
+    g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &err), ==, 0);
+    expect_pattern(blk, 0, 524288, 1);
+    g_assert_false(in_top(0, 524288));
+    expect_byte(blk, 600000, 1000, 9);
+    g_assert_true(in_top(589824, 65536));
+    g_assert_false(in_top(0, 589824));
+    expect_pattern(blk, 786432, 262144, 1);
+    g_assert_false(in_top(786432, 262144));
+    blk_unref(blk);
+}
+
+static void test_cor_refused(void)
+{
+    expect_no_open("Bottom node 'nowhere' not found",
+                   "{'driver': 'copy-on-read', 'bottom': 'nowhere', 'file': {'driver': 'null-co'}}");
+    expect_no_open("Bottom node 'n' is not among the backing nodes of 'n'",
+                   "{'driver': 'copy-on-read', 'bottom': 'n', 'file': {'driver': 'null-co', "
+                   "'node-name': 'n'}}");
+}
+
 /* throttle ----------------------------------------------------------------------------------------------------- */
 
 static ThrottleGroup *group_of(const char *name, ThrottleBucketType bucket, uint64_t avg)
@@ -467,6 +608,9 @@ int main(int argc, char **argv)
     g_test_add_func("/blkdebug/counts", test_blkdebug_counts);
     g_test_add_func("/blkdebug/limits", test_blkdebug_limits);
     g_test_add_func("/blkdebug/refused", test_blkdebug_refused);
+    g_test_add_func("/copy-on-read/chain", test_cor);
+    g_test_add_func("/copy-on-read/bottom", test_cor_bottom);
+    g_test_add_func("/copy-on-read/refused", test_cor_refused);
     g_test_add_func("/throttle/rate", test_throttle_rate);
     g_test_add_func("/throttle/fair", test_throttle_fair);
     g_test_add_func("/throttle/drain", test_throttle_drain);
