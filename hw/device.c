@@ -105,6 +105,10 @@ DeviceState *device_new(const char *name, const char *id, Error **errp)
     if (klass->init) {
         klass->init(dev);
     }
+    if (!device_apply_globals(dev, errp)) {
+        device_delete(dev);
+        return NULL;
+    }
     return dev;
 }
 

@@ -223,6 +223,18 @@ DeviceState *device_add(struct json_object *options, bool hotplug, Error **errp)
 bool device_add_text(const char *text, char **help, Error **errp);
 
 /*
+ * -global "DRIVER.PROPERTY=VALUE" or "driver=DRIVER,property=PROPERTY,value=VALUE": device_new() gives every
+ * device of that class the property, before anybody else sets any.
+ *
+ * Returns: false with @errp set when there is no such class or property; a wrong value is device_new()'s error.
+ */
+bool device_add_global(const char *text, Error **errp);
+/* At the end of the process and in tests. */
+void device_forget_globals(void);
+/* device_new()'s. */
+bool device_apply_globals(DeviceState *dev, Error **errp);
+
+/*
  * Store @value, already checked, in the field of @prop, which has neither get() nor set(). Strings are
  * copied; what the field held is freed. For device.c and device-property.c.
  */

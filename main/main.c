@@ -164,6 +164,11 @@ static int add_device(const char *text, Error **errp)
     return 0;
 }
 
+static int add_global(const char *text, Error **errp)
+{
+    return device_add_global(text, errp) ? 0 : -1;
+}
+
 static bool hotplug_check(Error **errp)
 {
     if (migration_is_running() || incoming_in_progress()) {
@@ -190,7 +195,7 @@ static int build_machine(CommandLine *cl, Error **errp)
     migration_init();
     nbd_export_register();
     device_set_hotplug_check(hotplug_check);
-    if (machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
+    if (for_each_text(cl->globals, add_global, errp) < 0 || machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
         disks_create_devices(errp) < 0 || for_each_text(cl->devices, add_device, errp) < 0 ||
         cl->machine.klass->boot(&cl->machine, errp) < 0) {
         return -1;
@@ -222,6 +227,7 @@ static void end_machine(void)
     cpus_destroy();
     job_cancel_sync_all();
     device_delete_all();
+    device_forget_globals();
     machine_destroy();
     if (klass->cleanup) {
         klass->cleanup();

@@ -69,6 +69,8 @@ static const Option options[] = {
     { "device", NULL, "DRIVER[,PROP=VALUE...]",
       "add a device; 'help' lists them, 'DRIVER,help' its properties; also as JSON", ADD_TEXT,
       AT(devices) },
+    { "global", NULL, "DRIVER.PROP=VALUE", "default of a property for every device of a driver", ADD_TEXT,
+      AT(globals) },
     { "chardev", NULL, "BACKEND,id=ID[,PROP=VALUE...]", "create a character device; 'help' lists "
       "them", ADD_TEXT, AT(chardevs) },
     { "serial", NULL, "DEV", "connect the next serial port: stdio, file:PATH, unix:PATH,\n"
@@ -308,6 +310,7 @@ CommandLine *cmdline_parse(int argc, char **argv, Error **errp)
     cl->blockdevs = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->drives = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->devices = g_array_new(FALSE, FALSE, sizeof(TextOption));
+    cl->globals = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->serials = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->monitors = g_array_new(FALSE, FALSE, sizeof(TextOption));
     cl->add_fds = g_array_new(FALSE, FALSE, sizeof(AddFdOption));
@@ -354,6 +357,7 @@ void cmdline_free(CommandLine *cl)
     free_texts(cl->blockdevs);
     free_texts(cl->drives);
     free_texts(cl->devices);
+    free_texts(cl->globals);
     free_texts(cl->serials);
     free_texts(cl->monitors);
     g_free(cl->machine.memory_backend);

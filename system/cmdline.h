@@ -41,7 +41,7 @@ typedef struct CommandLine {
     GArray *accels;             /* of AccelOption; empty: the default */
     char *cpu_model;
     /* Of TextOption, in the order given. */
-    GArray *objects, *chardevs, *blockdevs, *drives, *devices, *serials;
+    GArray *objects, *chardevs, *blockdevs, *drives, *devices, *globals, *serials;
     GArray *monitors;           /* of TextOption: -mon, -monitor, -qmp, -qmp-pretty */
     GArray *add_fds;            /* of AddFdOption */
     char *qtest, *qtest_log;

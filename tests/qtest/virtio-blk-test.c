@@ -1109,6 +1109,7 @@ static void test_refused(void)
     refuse("-device virtio-blk,drive=n0,bus=virtio-mmio-bus.1 "
            "-blockdev '{\"driver\": \"null-co\", \"node-name\": \"n2\"}' "
            "-device virtio-blk,drive=n2,bus=virtio-mmio-bus.1", "Bus 'virtio-mmio-bus.1' is full");
+    refuse("-global virtio-mmio.force-legacy=on", "virtio-mmio: force-legacy=on is not supported");
     refuse("-device virtio-blk,id=a,drive=n0 -device virtio-blk,drive=n0", "'a'");
 }
 
@@ -1137,7 +1138,8 @@ static void test_share_rw(void)
 /* The kernel's command line and the ACPI tables tell of the disk. */
 static void test_found(void)
 {
-    g_autofree char *args = g_strdup_printf(" -machine microvm,acpi=off -kernel %s -append 'a=b'",
+    g_autofree char *args = g_strdup_printf(" -global virtio-mmio.force-legacy=off "
+                                            "-machine microvm,acpi=off -kernel %s -append 'a=b'",
                                             qtest_guest("disker"));
     Disk *disk = open_disk(args);
     g_autofree char *firmware = g_malloc(0x20000);

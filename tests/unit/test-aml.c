@@ -21,7 +21,9 @@ static GByteArray *filled(unsigned n)
     GByteArray *body = g_byte_array_new();
 
     g_byte_array_set_size(body, n);
-    memset(body->data, 0xa3, n);
+    for (unsigned i = 0; i < n; i++) {
+        body->data[i] = 0xa3;
+    }
     return body;
 }
 

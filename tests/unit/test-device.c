@@ -320,6 +320,47 @@ static void test_hotplug(void)
     device_delete_all();
 }
 
+static void global_fails(const char *text, const char *message)
+{
+    Error *err = NULL;
+
+    g_assert_false(device_add_global(text, &err));
+    harness_error_is(&err, message);
+}
+
+static void test_globals(void)
+{
+    DeviceState *dev;
+    Error *err = NULL;
+
+    global_fails("nothing", "Expected '=' after parameter 'nothing'");
+    global_fails("driver=memstress,property=size", "'driver=memstress,property=size' is neither "
+                 "DRIVER.PROPERTY=VALUE nor driver=DRIVER,property=PROPERTY,value=VALUE");
+    global_fails("none.size=1", "'none' is not a valid device model name");
+    global_fails("memstress.sise=1", "Property 'memstress.sise' not found");
+    device_add_global("isa-debug-exit.iobase=0x700", &error_abort);
+    device_add_global("driver=isa-debug-exit,property=iobase,value=0x710", &error_abort);
+    device_add_global("virtio-blk.serial=a.b=c", &error_abort);
+    dev = harness_device("isa-debug-exit,id=a");
+    g_assert_cmphex(harness_get_uint(dev, "iobase"), ==, 0x710);
+    dev = harness_device("isa-debug-exit,id=b,iobase=0x720");
+    g_assert_cmphex(harness_get_uint(dev, "iobase"), ==, 0x720);
+    dev = device_new("virtio-blk-device", NULL, &error_abort);
+    {
+        g_autofree char *serial = harness_get_str(dev, "serial");
+
+        g_assert_cmpstr(serial, ==, "a.b=c");
+    }
+    device_delete(dev);
+    device_add_global("memstress.size=many", &error_abort);
+    g_assert_null(device_new("memstress", NULL, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "-global memstress.size=many: "));
+    error_free(err);
+    device_delete_all();
+    device_forget_globals();
+    device_delete(device_new("memstress", NULL, &error_abort));
+}
+
 static void test_ports(void)
 {
     DeviceState *port92 = device_new("port92", NULL, &error_abort);
@@ -355,6 +396,7 @@ int main(int argc, char **argv)
     g_test_add_func("/device/qom-objects", test_qom_objects);
     g_test_add_func("/device/qom-types", test_qom_types);
     g_test_add_func("/device/hotplug", test_hotplug);
+    g_test_add_func("/device/globals", test_globals);
     g_test_add_func("/device/ports", test_ports);
     return g_test_run();
 }
