@@ -34,6 +34,7 @@ typedef struct FileState {
     int fd;                     /* the number stays when the file is opened anew: see file_replace_fd() */
     int open_flags;             /* access mode and O_DIRECT */
     bool device, direct;
+    bool in_memory;             /* the file system has no disk: nothing waits but for memory */
     AioEngineKind engine;
     OnOffAuto locking;
     bool can_lock;
@@ -47,6 +48,8 @@ typedef struct FileState {
     int flush_error;            /* of a flush that lost data of the page cache: negative errno; atomic */
 
     FileNowait nowait;
+    /* Writes that go by the engine after one into the page cache took long: now, after the next. Atomic. */
+    unsigned copy_skip, copy_penalty;
 
     Mutex status_lock;
     int64_t data_start, data_end;       /* known to be data: the last answer of SEEK_DATA */

@@ -6,6 +6,7 @@
  * happens often, trying costs more than it brings, so each miss in a row doubles the number of reads that
  * do not try. Nor does it bring anything where io_uring takes many reads in one system call; to know that,
  * some reads go there every now and then, and more do as long as several are under way at a time.
+ * Writes into the page cache are copied at once where the thread may block for them.
  *
  * Zeroing and discarding are requests to the file system or the device. What these do not support is
  * remembered, so that it is not tried for each request.
@@ -39,6 +40,10 @@
 #define NOWAIT_SAMPLE 8
 #define NOWAIT_DEPTH 4
 #define NOWAIT_STAY 1024
+/* Longest write that is copied into the page cache at once, what is too slow for that, and for how many. */
+#define COPY_MAX_BYTES (1024 * 1024)
+#define COPY_SLOW_NS 2000000
+#define COPY_PENALTY_MAX 1023
 /* Buffers for requests whose memory is not aligned. */
 #define BOUNCE_BYTES (1024 * 1024)
 
@@ -120,9 +125,11 @@ static int coroutine_fn read_vector(FileState *s, int64_t offset, int64_t bytes,
 {
     int64_t ret;
 
-    if (!s->direct && bytes <= NOWAIT_MAX_BYTES && v->niov <= IOV_MAX && nowait_due(s) &&
-        read_nowait(s, offset, bytes, v)) {
-        return 0;
+    if (!s->direct && bytes <= NOWAIT_MAX_BYTES && v->niov <= IOV_MAX) {
+        if (s->in_memory ? preadv(s->fd, v->iov, v->niov, offset) == bytes
+                         : nowait_due(s) && read_nowait(s, offset, bytes, v)) {
+            return 0;
+        }
     }
     ret = read_by_engine(s, offset, bytes, v);
     if (ret < 0) {
@@ -135,14 +142,50 @@ static int coroutine_fn read_vector(FileState *s, int64_t offset, int64_t bytes,
     return 0;
 }
 
+/*
+ * Copy into the page cache here and now, where this thread may block or the file is in memory. It takes long
+ * when the kernel has too much to write back; then it is better done elsewhere for a while. False: it was
+ * not done, or not to the end; doing it again does no harm.
+ */
+static bool write_copy(FileState *s, int64_t offset, int64_t bytes, const IOVector *v)
+{
+    unsigned skip = get(&s->copy_skip), penalty;
+    int64_t start;
+
+    if (s->direct || bytes > COPY_MAX_BYTES || v->niov > IOV_MAX || !(s->in_memory || aio_may_block())) {
+        return false;
+    }
+    if (skip > 0) {
+        set(&s->copy_skip, skip - 1);
+        return false;
+    }
+    start = aio_clock_ns();
+    if (pwritev(s->fd, v->iov, v->niov, offset) != bytes) {
+        return false;
+    }
+    penalty = get(&s->copy_penalty);
+    if (aio_clock_ns() - start > COPY_SLOW_NS) {
+        penalty = MIN(2 * penalty + 1, COPY_PENALTY_MAX);
+        set(&s->copy_penalty, penalty);
+        set(&s->copy_skip, penalty);
+    } else if (penalty > 0) {
+        set(&s->copy_penalty, 0);
+    }
+    return true;
+}
+
 static int coroutine_fn write_vector(FileState *s, int64_t offset, int64_t bytes, IOVector *v, bool fua)
 {
     AioRequest req = {
         .op = AIO_OP_WRITE, .fd = s->fd, .fua = fua, .offset = offset, .bytes = bytes,
         .iov = v->iov, .niov = v->niov,
     };
-    int64_t ret = aio_engine_co_submit(s->engine, &req);
+    int64_t ret;
 
+    if (!fua && write_copy(s, offset, bytes, v)) {
+        return 0;
+    }
+    ret = aio_engine_co_submit(s->engine, &req);
     return ret < 0 ? ret : 0;
 }
 

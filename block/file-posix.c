@@ -194,6 +194,7 @@ static int look_at_file(BlockDriverState *bs, FileState *s, const BlockdevOption
         return -1;
     }
     bs->total_bytes = length;
+    s->in_memory = !s->device && file_probe_in_memory(s->fd);
     file_probe_alignment(s->fd, s->direct, s->device, &s->align);
     return 0;
 }
@@ -388,6 +389,13 @@ static ImageInfoSpecific *file_get_specific_info(BlockDriverState *bs, Error **e
     return info;
 }
 
+static int file_page_cache_fd(BlockDriverState *bs, int64_t *offset, int64_t bytes)
+{
+    FileState *s = bs->opaque;
+
+    return s->direct || bs->inactive ? -1 : s->fd;
+}
+
 #define FILE_DRIVER_FUNCTIONS \
     .instance_size = sizeof(FileState), \
     .thread_safe = true, \
@@ -406,6 +414,7 @@ static ImageInfoSpecific *file_get_specific_info(BlockDriverState *bs, Error **e
     .co_pdiscard = file_co_pdiscard, \
     .co_flush_to_disk = file_co_flush, \
     .co_block_status = file_co_block_status, \
+    .page_cache_fd = file_page_cache_fd, \
     .co_getlength = file_co_getlength, \
     .co_get_allocated_file_size = file_co_get_allocated_file_size, \
     .co_truncate = file_co_truncate

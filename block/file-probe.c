@@ -13,9 +13,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define SAFE_ALIGNMENT 4096
@@ -96,6 +98,13 @@ void file_probe_alignment(int fd, bool direct, bool device, FileAlignment *align
     if (align->request < align->sector) {
         align->request = align->sector;
     }
+}
+
+bool file_probe_in_memory(int fd)
+{
+    struct statfs fs;
+
+    return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
 int64_t file_probe_length(int fd)

@@ -29,6 +29,9 @@ void file_probe_alignment(int fd, bool direct, bool device, FileAlignment *align
 /* The length in bytes of a regular file or block device; a negative errno. */
 int64_t file_probe_length(int fd);
 
+/* Whether it lies in memory only: tmpfs and its like. */
+bool file_probe_in_memory(int fd);
+
 /* The file system's hint for the size of extents in bytes; 0: none, or nobody knows. */
 uint64_t file_probe_extent_size_hint(int fd);
 

@@ -61,6 +61,7 @@ struct AioContext {
 
     int64_t poll_max_ns;        /* these three are atomic */
     unsigned poll_grow, poll_shrink;
+    bool may_block;             /* atomic */
     int64_t poll_ns;            /* what it is now */
     unsigned max_batch;         /* atomic */
     unsigned turns_awake;       /* turns since descriptors were looked at */

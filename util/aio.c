@@ -266,6 +266,18 @@ void aio_context_set_poll_factors(AioContext *ctx, unsigned grow, unsigned shrin
     __atomic_store_n(&ctx->poll_shrink, shrink, __ATOMIC_RELAXED);
 }
 
+void aio_context_set_may_block(AioContext *ctx, bool may_block)
+{
+    __atomic_store_n(&ctx->may_block, may_block, __ATOMIC_RELAXED);
+}
+
+bool aio_may_block(void)
+{
+    AioContext *ctx = aio_current();
+
+    return ctx && __atomic_load_n(&ctx->may_block, __ATOMIC_RELAXED);
+}
+
 void aio_context_set_max_batch(AioContext *ctx, unsigned max_batch)
 {
     __atomic_store_n(&ctx->max_batch, max_batch, __ATOMIC_RELAXED);

@@ -77,6 +77,14 @@ void aio_context_set_poll_factors(AioContext *ctx, unsigned grow, unsigned shrin
  */
 void aio_context_set_max_batch(AioContext *ctx, unsigned max_batch);
 
+/*
+ * Whether the context's thread serves nothing that would suffer when a system call takes some milliseconds:
+ * then what is usually quick, such as a write into the page cache, need not go to another thread.
+ * (default: false). Any thread; aio_may_block() asks for the calling thread's own context.
+ */
+void aio_context_set_may_block(AioContext *ctx, bool may_block);
+bool aio_may_block(void);
+
 /* Calls for later ------------------------------------------------------------------------------- */
 
 /* Call @fn(@opaque) once from the context's loop; calls of one thread run in order. Any thread. */
