@@ -103,6 +103,19 @@ int coroutine_fn blk_co_block_status_above(BlockBackend *blk, BlockDriverState *
                                            int64_t bytes, int64_t *pnum, int64_t *map,
                                            BlockDriverState **file, int *depth);
 
+/*
+ * What the page cache holds of a plain file, without copying it. Neither waits, for a drain or the disk; any
+ * thread, in coroutines and outside.
+ *
+ * Whether all of the range is there; false also when nobody knows, or the node is more than a file.
+ */
+bool blk_is_cached(BlockBackend *blk, int64_t offset, int64_t bytes);
+/*
+ * Send the range to a non-blocking socket as far as that takes it. Returns the bytes sent, at least 1;
+ * -EAGAIN: the socket is full; another negative errno: the rest must be read, or the socket is broken.
+ */
+ssize_t blk_try_sendfile(BlockBackend *blk, int64_t offset, int64_t bytes, int sock);
+
 /* To the end, from outside of coroutines. */
 int blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags);
 int blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf, BdrvRequestFlags flags);

@@ -231,6 +231,11 @@ struct BlockDriver {
      */
     int coroutine_fn (*co_block_status)(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
                                         int64_t *pnum, int64_t *map, BlockDriverState **file);
+    /*
+     * A descriptor of a file whose page cache holds nothing but the node's content, the range at *offset of it;
+     * moves *offset. -1: there is none. Any thread, while a request is counted. NULL: there never is.
+     */
+    int (*page_cache_fd)(BlockDriverState *bs, int64_t *offset, int64_t bytes);
     int64_t coroutine_fn (*co_getlength)(BlockDriverState *bs);
     /*
      * The node's length now that its child has another one, for drivers that are neither filter nor have

@@ -186,6 +186,16 @@ static int coroutine_fn raw_co_block_status(BlockDriverState *bs, bool want_zero
     return BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_RAW;
 }
 
+static int raw_page_cache_fd(BlockDriverState *bs, int64_t *offset, int64_t bytes)
+{
+    BlockDriverState *file = bs->file->bs;
+
+    if (!file->drv->page_cache_fd || translate(bs, offset, bytes, false) < 0) {
+        return -1;
+    }
+    return file->drv->page_cache_fd(file, offset, bytes);
+}
+
 static int64_t coroutine_fn raw_co_getlength(BlockDriverState *bs)
 {
     return window_length(bs->opaque, bdrv_co_getlength(bs->file->bs));
@@ -227,6 +237,7 @@ const BlockDriver bdrv_raw = {
     .co_pwrite_zeroes = raw_co_pwrite_zeroes,
     .co_pdiscard = raw_co_pdiscard,
     .co_block_status = raw_co_block_status,
+    .page_cache_fd = raw_page_cache_fd,
     .co_getlength = raw_co_getlength,
     .length_by_child = raw_length_by_child,
     .co_truncate = raw_co_truncate,
