@@ -27,6 +27,11 @@
 #define NBD_MAX_REQUESTS 256
 /* Memory for their data. One request always goes. */
 #define NBD_MAX_IN_FLIGHT_BYTES (UINT64_C(64) << 20)
+/*
+ * Replies that wait for the socket. Beyond that no more requests are taken: a client that reads slowly gains
+ * nothing from replies that wait, and the processor's caches lose.
+ */
+#define NBD_MAX_QUEUED_BYTES (UINT64_C(1) << 20)
 /* Bytes that are read before they are needed. */
 #define NBD_READ_AHEAD_BYTES (64 * 1024)
 
@@ -50,6 +55,7 @@ struct NbdWork {
     NbdRequest req;
     NbdBuffer buf;                      /* payload of the request, or data of the reply */
     uint64_t charged;                   /* bytes that count as in flight */
+    uint64_t file_offset, file_bytes;   /* of the export, to be sent from the page cache after iov */
 
     NbdWork *next;                      /* in the queue of replies, or of spare ones */
     struct iovec *iov;                  /* what is to be sent */
@@ -150,8 +156,10 @@ void nbd_send_flush(NbdClient *c);
 /* work.c */
 /* Room for one more request with @bytes of data. */
 bool nbd_work_has_room(const NbdClient *c, uint64_t bytes);
-/* A request with a buffer of @bytes; NULL: no memory. */
+/* A request that has, or will have, @bytes of data; without a buffer. */
 NbdWork *nbd_work_new(NbdClient *c, const NbdRequest *req, uint64_t bytes);
+/* Give it a buffer of @bytes, at least 1. False: there is no memory. */
+bool nbd_work_alloc(NbdWork *w, uint64_t bytes);
 void nbd_work_free(NbdWork *w);
 void nbd_work_free_spare(NbdClient *c);
 
@@ -159,7 +167,7 @@ void nbd_work_free_spare(NbdClient *c);
 void nbd_reply_done(NbdWork *w);
 void nbd_reply_error(NbdWork *w, uint32_t error, const char *why);
 void nbd_reply_errno(NbdWork *w, int err, const char *why);
-/* All of the request's data, in @w's buffer. */
+/* All of the request's data: in @w's buffer or, when it has none, in the page cache. */
 void nbd_reply_data(NbdWork *w);
 /* The request's range in pieces; data where the request's data would be in the buffer. */
 void nbd_reply_segments(NbdWork *w, const NbdSegment *segments, unsigned n);

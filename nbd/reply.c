@@ -108,7 +108,12 @@ void nbd_reply_data(NbdWork *w)
         len = put_data_chunk(w->local_head, w, NBD_REPLY_FLAG_DONE, w->req.offset, w->req.length);
     }
     add_iov(w, w->local_head, len);
-    add_iov(w, w->buf.data, w->req.length);
+    if (w->buf.data) {
+        add_iov(w, w->buf.data, w->req.length);
+    } else {
+        w->file_offset = w->req.offset;
+        w->file_bytes = w->req.length;
+    }
     nbd_send_reply(w);
 }
 

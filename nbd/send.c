@@ -19,8 +19,10 @@
 #define IOVS_MAX 128
 /* So much is not held back. */
 #define GATHER_BYTES (256 * 1024)
+/* Of a file whose pages have gone, what is read at a time. */
+#define PIECE_BYTES (256 * 1024)
 
-/* Elements of what is first in the queue. */
+/* Elements of what is first in the queue, up to a file. */
 static unsigned gather(const NbdClient *c, struct iovec *iov)
 {
     unsigned n = 0;
@@ -31,6 +33,9 @@ static unsigned gather(const NbdClient *c, struct iovec *iov)
                 return n;
             }
             iov[n++] = w->iov[i];
+        }
+        if (w->file_bytes > 0) {
+            break;
         }
     }
     return n;
@@ -59,6 +64,9 @@ static void advance(NbdClient *c, size_t n)
             w->iov[w->iov_at].iov_len -= n;
             return;
         }
+        if (w->file_bytes > 0) {
+            return;
+        }
         drop_first(c);
     }
 }
@@ -74,39 +82,105 @@ static void give_up(NbdClient *c)
     }
 }
 
-/* Send until the queue is empty. False: the socket is full. */
-static bool send_queue(NbdClient *c)
-{
-    while (c->queue) {
-        struct iovec iov[IOVS_MAX];
-        struct msghdr msg = { .msg_iov = iov, .msg_iovlen = gather(c, iov) };
-        ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+typedef enum Sent {
+    SENT_SOME,
+    SENT_ALL,                   /* the queue is empty */
+    SENT_FULL,                  /* the socket is full */
+    SENT_NOT_CACHED,            /* what comes next must be read first */
+} Sent;
 
-        if (n >= 0) {
-            advance(c, n);
-        } else if (errno == EAGAIN) {
-            return false;
-        } else if (errno != EINTR) {
-            give_up(c);
-        }
+static Sent send_iov(NbdClient *c)
+{
+    struct iovec iov[IOVS_MAX];
+    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = gather(c, iov) };
+    ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (n >= 0) {
+        advance(c, n);
+    } else if (errno == EAGAIN) {
+        return SENT_FULL;
+    } else if (errno != EINTR) {
+        give_up(c);
     }
-    return true;
+    return SENT_SOME;
+}
+
+static Sent send_file(NbdClient *c)
+{
+    NbdWork *w = c->queue;
+    ssize_t n = blk_try_sendfile(c->exp->common.blk, w->file_offset, w->file_bytes, c->fd);
+
+    if (n > 0) {
+        w->file_offset += n;
+        w->file_bytes -= n;
+        c->queue_bytes -= n;
+        if (w->file_bytes == 0) {
+            drop_first(c);
+        }
+    } else if (n == -EAGAIN) {
+        return SENT_FULL;
+    } else if (n != -EINTR) {
+        /* If it is the socket that is broken, that will show. */
+        return SENT_NOT_CACHED;
+    }
+    return SENT_SOME;
+}
+
+/* Send until the queue is empty or something must be waited for. */
+static Sent send_queue(NbdClient *c)
+{
+    Sent sent = SENT_SOME;
+
+    while (c->queue && sent == SENT_SOME) {
+        sent = c->queue->iov_at < c->queue->niov ? send_iov(c) : send_file(c);
+    }
+    return c->queue ? sent : SENT_ALL;
+}
+
+/*
+ * The pages have gone, or the node is drained: read a piece of what is to come into memory. The header is
+ * out, so that a failure cannot be told any more but by ending the connection.
+ */
+static void coroutine_fn read_piece(NbdClient *c)
+{
+    NbdWork *w = c->queue;
+    uint64_t n = MIN(w->file_bytes, PIECE_BYTES);
+
+    if (!w->buf.data) {
+        w->buf = nbd_buffer_get(&c->buffers, n);
+    }
+    if (!w->buf.data || blk_co_pread(c->exp->common.blk, w->file_offset, n, w->buf.data, 0) < 0) {
+        nbd_client_log(c, "reading from the export failed in the middle of a reply");
+        give_up(c);
+        return;
+    }
+    w->file_offset += n;
+    w->file_bytes -= n;
+    w->iov = w->local_iov;
+    w->iov[0] = (struct iovec) { .iov_base = w->buf.data, .iov_len = n };
+    w->iov_at = 0;
+    w->niov = 1;
 }
 
 static void coroutine_fn sender(void *opaque)
 {
     NbdClient *c = opaque;
+    Sent sent;
 
-    do {
-        aio_co_wait_fd(c->fd, true);
-    } while (!send_queue(c));
+    while ((sent = send_queue(c)) != SENT_ALL) {
+        if (sent == SENT_FULL) {
+            aio_co_wait_fd(c->fd, true);
+        } else {
+            read_piece(c);
+        }
+    }
     c->sending = false;
     nbd_client_progress(c);
 }
 
 void nbd_send_flush(NbdClient *c)
 {
-    if (c->queue && !c->sending && !send_queue(c)) {
+    if (c->queue && !c->sending && send_queue(c) != SENT_ALL) {
         c->sending = true;
         coroutine_enter(coroutine_create(sender, c));
     }
@@ -140,6 +214,7 @@ void nbd_send_reply(NbdWork *w)
     for (unsigned i = 0; i < w->niov; i++) {
         c->queue_bytes += w->iov[i].iov_len;
     }
+    c->queue_bytes += w->file_bytes;
     if (c->queue_bytes >= GATHER_BYTES || (!c->gathering && c->in_flight == 1)) {
         nbd_send_flush(c);
     } else if (!c->gathering && !c->flush_scheduled && !c->sending) {

@@ -19,7 +19,7 @@
 /* Threads when nobody says how many: enough for a fast disk, and no more than there are processors. */
 #define THREADS_DEFAULT_MAX 4
 /* How long a thread looks for the next request before it sleeps; it adapts below that. */
-#define POLL_MAX_NS 32768
+#define POLL_MAX_NS 200000
 
 typedef struct Thread {
     IOThread *iothread;
@@ -175,6 +175,7 @@ static int start_threads(unsigned wanted, Error **errp)
         if (!iothread) {
             return -1;
         }
+        aio_context_set_may_block(iothread_context(iothread), true);
         iothread_get(iothread);
         server->threads[server->n_threads++].iothread = iothread;
     }

@@ -22,6 +22,8 @@
 #define SPARSE_MIN_BYTES (16 * 1024)
 /* Shortest hole worth a chunk of its own. */
 #define HOLE_MIN_BYTES 4096
+/* A READ from this length on is sent from the page cache, when that has it; copying a shorter one is cheaper. */
+#define SENDFILE_MIN_BYTES (32 * 1024)
 /* How much of a long CACHE is read at a time. */
 #define CACHE_PIECE_BYTES (1024 * 1024)
 /* How long a client that has said good-bye may take to read what it is owed. */
@@ -89,6 +91,12 @@ static unsigned coroutine_fn find_segments(NbdWork *w, NbdSegment *segments)
     return n;
 }
 
+static bool may_be_sparse(const NbdWork *w)
+{
+    return w->client->terms.mode != NBD_MODE_SIMPLE && !(w->req.flags & NBD_CMD_FLAG_DF) &&
+           w->req.length >= SPARSE_MIN_BYTES && !is_known_data(w->client, &w->req);
+}
+
 static int coroutine_fn read_part(NbdWork *w, uint64_t offset, uint64_t length)
 {
     return blk_co_pread(blk_of(w), offset, length, (uint8_t *)w->buf.data + (offset - w->req.offset), 0);
@@ -106,17 +114,29 @@ static int coroutine_fn read_segments(NbdWork *w, const NbdSegment *segments, un
     return ret;
 }
 
-static bool may_be_sparse(const NbdWork *w)
+/* Read all that is no hole into a buffer. */
+static void coroutine_fn read_and_reply(NbdWork *w, const NbdSegment *segments, unsigned n)
 {
-    return w->client->terms.mode != NBD_MODE_SIMPLE && !(w->req.flags & NBD_CMD_FLAG_DF) &&
-           w->req.length >= SPARSE_MIN_BYTES && !is_known_data(w->client, &w->req);
+    int ret;
+
+    if (!nbd_work_alloc(w, w->req.length)) {
+        nbd_reply_error(w, NBD_ENOMEM, "there is not enough memory");
+        return;
+    }
+    ret = n > 0 ? read_segments(w, segments, n) : read_part(w, w->req.offset, w->req.length);
+    if (ret < 0) {
+        nbd_reply_errno(w, ret, "reading from the export failed");
+    } else if (n > 0) {
+        nbd_reply_segments(w, segments, n);
+    } else {
+        nbd_reply_data(w);
+    }
 }
 
 static void coroutine_fn do_read(NbdWork *w)
 {
     NbdSegment segments[NBD_MAX_SEGMENTS];
     unsigned n = 0;
-    int ret;
 
     if (w->req.length == 0) {
         nbd_reply_done(w);
@@ -124,20 +144,15 @@ static void coroutine_fn do_read(NbdWork *w)
     }
     if (may_be_sparse(w)) {
         n = find_segments(w, segments);
-    }
-    if (n > 1 || (n == 1 && segments[0].hole)) {
-        ret = read_segments(w, segments, n);
-        if (ret == 0) {
-            nbd_reply_segments(w, segments, n);
+        if (n == 1 && !segments[0].hole) {
+            n = 0;
         }
+    }
+    if (n == 0 && w->req.length >= SENDFILE_MIN_BYTES &&
+        blk_is_cached(blk_of(w), w->req.offset, w->req.length)) {
+        nbd_reply_data(w);
     } else {
-        ret = read_part(w, w->req.offset, w->req.length);
-        if (ret == 0) {
-            nbd_reply_data(w);
-        }
-    }
-    if (ret < 0) {
-        nbd_reply_errno(w, ret, "reading from the export failed");
+        read_and_reply(w, segments, n);
     }
 }
 
@@ -215,7 +230,7 @@ static void coroutine_fn do_flush(NbdWork *w)
 static void coroutine_fn do_cache(NbdWork *w)
 {
     uint64_t offset = w->req.offset, left = w->req.length;
-    int ret = 0;
+    int ret = left == 0 || nbd_work_alloc(w, MIN(left, CACHE_PIECE_BYTES)) ? 0 : -ENOMEM;
 
     while (left > 0 && ret == 0 && !w->client->broken) {
         uint64_t n = MIN(left, CACHE_PIECE_BYTES);
@@ -323,7 +338,7 @@ static void coroutine_fn serve(void *opaque)
     commands[w->req.command](w);
 }
 
-/* The length of the buffer that a request needs. */
+/* Memory that a request needs for data, sooner or later. */
 static uint64_t data_bytes(const NbdRequest *req)
 {
     if (req->payload > 0) {
@@ -375,7 +390,8 @@ static bool coroutine_fn begin(NbdClient *c, const NbdRequest *req)
 
     wait_for_room(c, bytes);
     w = nbd_work_new(c, req, bytes);
-    if (!w) {
+    if (req->payload > 0 && !nbd_work_alloc(w, req->payload)) {
+        nbd_work_free(w);
         return refuse(c, req, NBD_ENOMEM, "there is not enough memory");
     }
     if (req->payload > 0 && nbd_receive(c, w->buf.data, req->payload) <= 0) {

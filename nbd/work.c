@@ -11,21 +11,14 @@
 bool nbd_work_has_room(const NbdClient *c, uint64_t bytes)
 {
     return c->in_flight == 0 ||
-           (c->in_flight < NBD_MAX_REQUESTS && c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES);
+           (c->in_flight < NBD_MAX_REQUESTS && c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES &&
+            c->queue_bytes <= NBD_MAX_QUEUED_BYTES);
 }
 
 NbdWork *nbd_work_new(NbdClient *c, const NbdRequest *req, uint64_t bytes)
 {
-    NbdBuffer buf = { 0 };
-    NbdWork *w;
+    NbdWork *w = c->spare;
 
-    if (bytes > 0) {
-        buf = nbd_buffer_get(&c->buffers, bytes);
-        if (!buf.data) {
-            return NULL;
-        }
-    }
-    w = c->spare;
     if (w) {
         c->spare = w->next;
         c->n_spare--;
@@ -34,14 +27,21 @@ NbdWork *nbd_work_new(NbdClient *c, const NbdRequest *req, uint64_t bytes)
     }
     w->client = c;
     w->req = *req;
-    w->buf = buf;
+    w->buf = (NbdBuffer) { 0 };
     w->charged = bytes;
+    w->file_bytes = 0;
     w->iov = w->local_iov;
     w->niov = 0;
     w->head = NULL;
     c->in_flight++;
     c->in_flight_bytes += bytes;
     return w;
+}
+
+bool nbd_work_alloc(NbdWork *w, uint64_t bytes)
+{
+    w->buf = nbd_buffer_get(&w->client->buffers, bytes);
+    return w->buf.data;
 }
 
 void nbd_work_free(NbdWork *w)

@@ -26,7 +26,7 @@
 
 #define EXPORT_ID "export"
 #define IOTHREAD_ID "disk"
-#define POLL_MAX_NS 32768
+#define POLL_MAX_NS 200000
 #define DEFAULT_BIND "0.0.0.0"
 #define DEFAULT_PORT "10809"
 /* The first descriptor that is passed by socket activation. */
@@ -175,6 +175,7 @@ static int add_export(const NbdToolOptions *o, IOThread **iothread, Error **errp
             bdrv_unref(bs);
             return -1;
         }
+        aio_context_set_may_block(iothread_context(*iothread), true);
         opts->iothread = g_new0(BlockExportIothreads, 1);
         opts->iothread->type = QTYPE_QSTRING;
         opts->iothread->u.single = g_strdup(IOTHREAD_ID);
