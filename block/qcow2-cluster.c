@@ -192,9 +192,9 @@ static int coroutine_fn fill_table(BlockDriverState *bs, uint64_t offset, uint64
     int ret = 0;
 
     if (!old) {
-        return zeroed ? 0 : bdrv_co_pwrite_zeroes(bs->file, offset, s->cluster_size, 0);
+        ret = zeroed ? 0 : bdrv_co_pwrite_zeroes(bs->file, offset, s->cluster_size, 0);
     }
-    for (uint32_t at = 0; at < s->cluster_size && ret >= 0; at += s->l2_cache.slice_bytes) {
+    for (uint32_t at = 0; old && at < s->cluster_size && ret >= 0; at += s->l2_cache.slice_bytes) {
         Qcow2Slice *slice;
 
         ret = qcow2_cache_get(&s->l2_cache, old + at, &slice);
@@ -203,6 +203,7 @@ static int coroutine_fn fill_table(BlockDriverState *bs, uint64_t offset, uint64
             qcow2_cache_put(&s->l2_cache, slice);
         }
     }
+    s->l2_unflushed = true;
     return ret;
 }
 

@@ -5,7 +5,7 @@
  *
  *     refcount blocks  |  refcount table  |  L2 tables  |  L1 table
  *
- * with a flush of the file at a bar when something on its left was written, so that the order holds on the disk
+ * with a flush of the file at a bar when something on its left was written and not flushed since, so that the order holds on the disk
  * as well as for a process that is killed. In between two write-backs nothing that is referred to in the
  * file lacks its count, and nothing points to a table that is not there.
  *
@@ -152,33 +152,48 @@ static void finish(Qcow2State *s, WriteBack *wb, bool failed)
     g_array_unref(wb->settled);
 }
 
+/* What begins meanwhile sets the marks again. */
 static int coroutine_fn flush_file(BlockDriverState *bs)
 {
-    return bdrv_co_flush(bs->file->bs);
+    Qcow2State *s = qcow2_state(bs);
+    bool counts = s->counts_unflushed, l2 = s->l2_unflushed;
+    int ret;
+
+    s->counts_unflushed = s->l2_unflushed = false;
+    ret = bdrv_co_flush(bs->file->bs);
+    if (ret < 0) {
+        s->counts_unflushed |= counts;
+        s->l2_unflushed |= l2;
+    }
+    return ret;
 }
 
 /* Returns 0, or an errno. *@flushed: what earlier write-backs wrote is on the disk. */
 static int coroutine_fn write_in_order(BlockDriverState *bs, WriteBack *wb, bool *flushed)
 {
-    bool counts = wb->blocks.n, mapping = wb->l2.n || wb->l1.n;
+    Qcow2State *s = qcow2_state(bs);
     int ret = qcow2_batch_write(bs, &wb->blocks);
 
+    s->counts_unflushed |= wb->blocks.n;
     if (ret == 0 && wb->reftable.n) {
         ret = flush_file(bs);
         *flushed = ret == 0;
         if (ret == 0) {
             ret = qcow2_batch_write(bs, &wb->reftable);
         }
+        s->counts_unflushed = true;
     }
-    if (ret == 0 && ((mapping && (counts || wb->reftable.n || wb->data_before_l2)) || wb->settled->len)) {
+    if (ret == 0 && (((wb->l2.n || wb->l1.n) && (s->counts_unflushed || wb->data_before_l2)) ||
+                     wb->settled->len)) {
         ret = flush_file(bs);
         *flushed = ret == 0;
     }
     if (ret == 0) {
         ret = qcow2_batch_write(bs, &wb->l2);
+        s->l2_unflushed |= wb->l2.n;
     }
     if (ret == 0 && wb->l1.n) {
-        ret = wb->l2.n ? flush_file(bs) : 0;
+        ret = s->l2_unflushed ? flush_file(bs) : 0;
         if (ret == 0) {
             ret = qcow2_batch_write(bs, &wb->l1);
         }

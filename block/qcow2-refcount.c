@@ -12,6 +12,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "block/qcow2.h"
 #include "util/bswap.h"
@@ -149,7 +151,7 @@ int coroutine_fn qcow2_refcount_set(BlockDriverState *bs, uint64_t cluster, uint
     return 0;
 }
 
-/* Set the counts of @n free clusters to 1; their blocks exist. */
+/* Set the counts of @n free clusters to 1, where their blocks exist. */
 static int coroutine_fn mark_used(BlockDriverState *bs, uint64_t first, uint64_t n)
 {
     Qcow2State *s = qcow2_state(bs);
@@ -162,12 +164,15 @@ static int coroutine_fn mark_used(BlockDriverState *bs, uint64_t first, uint64_t
         if (ret < 0) {
             return ret;
         }
-        g_assert(slice);
-        for (i = 0; i < n && index + i < slice_counts(s); i++) {
-            qcow2_refcount_store(slice->data, s->hdr.refcount_order, index + i, 1);
+        if (!slice) {
+            i = MIN(n, (UINT64_C(1) << s->refblock_bits) - (first & ((UINT64_C(1) << s->refblock_bits) - 1)));
+        } else {
+            for (i = 0; i < n && index + i < slice_counts(s); i++) {
+                qcow2_refcount_store(slice->data, s->hdr.refcount_order, index + i, 1);
+            }
+            qcow2_cache_mark_dirty(&s->ref_cache, slice);
+            qcow2_cache_put(&s->ref_cache, slice);
         }
-        qcow2_cache_mark_dirty(&s->ref_cache, slice);
-        qcow2_cache_put(&s->ref_cache, slice);
         first += i;
         n -= i;
     }
@@ -262,33 +267,61 @@ static uint64_t missing_blocks_with_own(const Qcow2State *s, uint64_t first, uin
 
 /* ---- taking ---- */
 
-/* A new block for the clusters around those of table entry @index, at cluster @at. */
-static int coroutine_fn create_block(BlockDriverState *bs, uint32_t index, uint64_t at)
+/* A new block for table entry @index, at cluster @at, in which @used clusters from @first on have a count of 1. */
+static int coroutine_fn write_block(BlockDriverState *bs, uint64_t index, uint64_t at, uint64_t first, uint64_t used)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t offset = at << s->cluster_bits;
+    uint64_t start = index << s->refblock_bits, end = (index + 1) << s->refblock_bits;
+    uint8_t *block = bdrv_try_blockalign(bs->file->bs, s->cluster_size);
     int ret;
 
-    if (offset < s->zero_from) {
-        ret = bdrv_co_pwrite_zeroes(bs->file, offset, s->cluster_size, 0);
-        if (ret < 0) {
-            return ret;
+    if (!block) {
+        return -ENOMEM;
+    }
+    memset(block, 0, s->cluster_size);
+    for (uint64_t c = MAX(start, first); c < MIN(end, first + used); c++) {
+        qcow2_refcount_store(block, s->hdr.refcount_order, c - start, 1);
+    }
+    ret = bdrv_co_pwrite(bs->file, at << s->cluster_bits, s->cluster_size, block, 0);
+    free(block);
+    return MIN(ret, 0);
+}
+
+/*
+ * The blocks that are missing for @n clusters from @first on and for themselves, right behind them. They are
+ * complete in the file before the table leads to them, and then all at once.
+ */
+static int coroutine_fn create_blocks(BlockDriverState *bs, uint64_t first, uint64_t n, uint64_t blocks)
+{
+    Qcow2State *s = qcow2_state(bs);
+    uint64_t from = first >> s->refblock_bits, to = (first + n + blocks - 1) >> s->refblock_bits;
+    uint64_t at = first + n;
+    int ret = 0;
+
+    for (uint64_t i = from; i <= to && ret == 0; i++) {
+        if (!(s->reftable.entry[i] & QCOW2_REFTABLE_MASK)) {
+            ret = write_block(bs, i, at, first, n + blocks);
+            if (ret == 0) {
+                ret = qcow2_overlap_add(s, at << s->cluster_bits, QCOW2_META_REFBLOCK);
+            }
+            at++;
         }
     }
-    ret = qcow2_overlap_add(s, offset, QCOW2_META_REFBLOCK);
-    if (ret < 0) {
-        return ret;
+    at = first + n;
+    for (uint64_t i = from; i <= to && ret == 0; i++) {
+        if (!(s->reftable.entry[i] & QCOW2_REFTABLE_MASK)) {
+            qcow2_cache_forget(&s->ref_cache, at << s->cluster_bits, s->cluster_size);
+            qcow2_table_set(&s->reftable, i, at++ << s->cluster_bits);
+        }
     }
-    qcow2_cache_forget(&s->ref_cache, offset, s->cluster_size);
-    qcow2_table_set(&s->reftable, index, offset);
-    return 0;
+    return ret;
 }
 
 /* Take @n clusters from @first on and create the blocks that are missing for them behind them. */
 static int coroutine_fn take(BlockDriverState *bs, uint64_t first, uint64_t n, uint64_t blocks, bool *zeroed)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t end = (first + n + blocks) << s->cluster_bits, at = first + n;
+    uint64_t end = (first + n + blocks) << s->cluster_bits;
     int ret = qcow2_extend_file(bs, end);
 
     if (ret == 0) {
@@ -298,18 +331,12 @@ static int coroutine_fn take(BlockDriverState *bs, uint64_t first, uint64_t n, u
         return ret;
     }
     *zeroed = first << s->cluster_bits >= s->zero_from;
-    for (uint64_t i = first >> s->refblock_bits; blocks && i <= (end - 1) >> s->cluster_bits >> s->refblock_bits;
-         i++) {
-        if (!(s->reftable.entry[i] & QCOW2_REFTABLE_MASK)) {
-            ret = create_block(bs, i, at++);
-            if (ret < 0) {
-                return ret;
-            }
-        }
-    }
     s->zero_from = MAX(s->zero_from, end);
     s->used_end = MAX(s->used_end, end);
     ret = mark_used(bs, first, n + blocks);
+    if (ret == 0 && blocks) {
+        ret = create_blocks(bs, first, n, blocks);
+    }
     if (ret == 0 && s->free_hint >= first && s->free_hint < first + n + blocks) {
         s->free_hint = first + n + blocks;
     }

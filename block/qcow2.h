@@ -606,6 +606,7 @@ struct Qcow2State {
     GArray *settled;                    /* the same: changed in the file, perhaps not on the disk */
     uint64_t freed_bytes;
     bool data_before_l2;                /* L2 entries were changed that need the data to be there first */
+    bool counts_unflushed, l2_unflushed;        /* such tables were written and may not be on the disk */
 
     /* Transfers under way, by the parity of the epoch in which they began. */
     unsigned io_epoch, io_count[2];
