@@ -61,6 +61,14 @@ def read_file(name):
         return f.read()
 
 
+def listens(sock):
+    """Whether somebody listens there: the path alone is there a moment earlier. Connecting would make us a client."""
+    with open('/proc/net/unix') as f:
+        next(f)
+        return any(len(words) > 7 and int(words[3], 16) & 0x10000 and words[7] == sock
+                   for words in map(str.split, f))
+
+
 class Server:
     """A ferry-nbd on SOCKET; ends with the `with` statement."""
 
@@ -73,7 +81,7 @@ class Server:
                                         stdout=self.log, stderr=self.log, cwd=WORK, **kwargs)
         STARTED.append(self.process)
         if ready and sock:
-            eventually(lambda: os.path.exists(sock) or self.process.poll() is not None, 'socket')
+            eventually(lambda: listens(sock) or self.process.poll() is not None, 'socket')
             assert self.process.poll() is None, self.read_log()
 
     def read_log(self):

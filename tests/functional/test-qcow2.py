@@ -376,9 +376,12 @@ def test_refusals(d):
 
     refused(create(f'{d}/x.qcow2', '1M', 'extended_l2=on', 'cluster_size=64k'), "'extended L2 entries'")
     refused(create(f'{d}/e.qcow2', '1M', f'data_file={d}/e.data'), "'external data file'")
-    run('qemu-img', 'create', '-q', '-f', 'qcow2', '--object', 'secret,id=s,data=abc', '-o',
-        'encrypt.format=luks,encrypt.key-secret=s', f'{d}/l.qcow2', '1M')
-    refused(f'{d}/l.qcow2', 'is encrypted (LUKS), which is not supported')
+    # qemu-img cannot always make one: it measures the processor's speed first, which a busy host keeps it from.
+    path = create(f'{d}/l.qcow2', '1M')
+    for method, text in ((1, '(AES), which is not supported'), (2, '(LUKS), which is not supported'),
+                         (3, 'by an unknown method (3)')):
+        patch(path, 32, struct.pack('>I', method))
+        refused(path, 'is encrypted ' + text)
     path = create(f'{d}/u.qcow2', '1M')
     patch(path, 72, struct.pack('>Q', 1 << 40))
     refused(path, 'features that are not supported: incompatible feature bit 40')
