@@ -175,7 +175,10 @@ static int64_t give_up_ns(const NbdSession *s)
 {
     int64_t deadline = s->lost_ns + s->reconnect_ns;
 
-    return s->draining ? MIN(deadline, MAX(s->lost_ns, s->drain_ns) + nbd_session_drain_reconnect_ns) : deadline;
+    if (s->draining) {
+        deadline = MIN(deadline, MAX(s->lost_ns, s->drain_ns) + nbd_session_drain_reconnect_ns);
+    }
+    return deadline;
 }
 
 static void give_up(void *opaque)
