@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 
-MAX_LEN = {"fuzz-qmp": 4096, "fuzz-migration-load": 1 << 16, "fuzz-nbd-options": 4096,
+MAX_LEN = {"fuzz-qmp": 4096, "fuzz-qcow2": 1 << 15, "fuzz-migration-load": 1 << 16, "fuzz-nbd-options": 4096,
            "fuzz-nbd-requests": 8192}
 
 QMP = [
@@ -122,7 +122,28 @@ def make_nbd_requests(directory, _build):
         write(directory, f"seed-{how}", bytes([how]) + data)
 
 
-MAKERS = {"fuzz-qmp": make_qmp, "fuzz-migration-load": make_migration_load,
+def make_qcow2(directory, _build):
+    """Small images of all kinds, by the tool that everybody else uses."""
+    kinds = {"plain": "cluster_size=512", "v2": "compat=0.10,cluster_size=512", "wide": "cluster_size=4k,refcount_bits=64",
+             "narrow": "cluster_size=512,refcount_bits=1", "lazy": "cluster_size=512,lazy_refcounts=on",
+             "zstd": "cluster_size=4k,compression_type=zstd"}
+    with tempfile.TemporaryDirectory() as scratch:
+        for kind, options in kinds.items():
+            path = os.path.join(scratch, kind)
+            for argv in (["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "300k"],
+                         ["qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 5k", "-c", "write -q -z 8k 4k",
+                          "-c", "write -q -c 64k 4k" if kind in ("wide", "zstd") else "write -q 64k 4k", path]):
+                subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+            if kind == "plain":
+                subprocess.run(["qemu-img", "snapshot", "-c", "s", path], check=True)
+                subprocess.run(["qemu-img", "bitmap", "--add", path, "b"], check=True)
+            with open(path, "rb") as file:
+                data = file.read()
+            for how in (0, 1, 3):
+                write(directory, f"seed-{kind}-{how}", bytes([how]) + data)
+
+
+MAKERS = {"fuzz-qmp": make_qmp, "fuzz-qcow2": make_qcow2, "fuzz-migration-load": make_migration_load,
           "fuzz-nbd-options": make_nbd_options, "fuzz-nbd-requests": make_nbd_requests}
 
 
