@@ -13,9 +13,25 @@
 #include <errno.h>
 #include <stdarg.h>
 
+#include "block/block-backend.h"
+#include "block/graph-internal.h"
 #include "block/qcow2.h"
+#include "qapi/qapi-events-block-core.h"
 
 #define MIN_SLOTS 64
+
+/* The name of the drive that the node is the root of; "" when there is none. */
+static const char *drive_of(BlockDriverState *bs)
+{
+    BdrvChild *c;
+
+    BDRV_FOREACH_PARENT(bs, c) {
+        if (!c->parent && *blk_name(blk_of_edge(c))) {
+            return blk_name(blk_of_edge(c));
+        }
+    }
+    return "";
+}
 
 int coroutine_fn qcow2_signal_corruption(BlockDriverState *bs, const char *fmt, ...)
 {
@@ -30,6 +46,8 @@ int coroutine_fn qcow2_signal_corruption(BlockDriverState *bs, const char *fmt, 
         s->told = true;
         error_report("qcow2: image '%s' is corrupt: %s; %s", bdrv_get_filename(bs), text,
                      s->changing ? "nothing is written to it any more" : "only what is intact can be read");
+        qapi_event_send_block_image_corrupted(drive_of(bs), bdrv_get_node_name(bs), text, false, 0, false, 0,
+                                              s->changing && !bs->for_check);
     }
     if (s->changing && !s->corrupt && !bs->for_check) {
         s->corrupt = true;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tests/qtest/blockdev-util.h"
+#include "util/bswap.h"
 
 /* ---- blockdev-add, blockdev-del ---- */
 
@@ -543,6 +544,32 @@ static void test_quit(void)
     }
 }
 
+/* A table of the image leads nowhere: who reads through it gets an error, and whoever listens is told. */
+static void test_corrupt(void)
+{
+    g_autofree char *path = path_of("corrupt.qcow2");
+    const uint8_t wrong_entry[8] = { 0x80, 0, 0, 0, 0, 0, 0x02, 0 };
+    g_autofree char *data = NULL, *out = NULL;
+    QTestState *s = qtest_init("");
+    struct json_object *event;
+    gsize length;
+
+    create_image(s, "qcow2", path, 4 * MIB);
+    g_assert_true(g_file_get_contents(path, &data, &length, NULL));
+    memcpy(data + ldq_be_p(data + 40), wrong_entry, sizeof(wrong_entry));
+    g_assert_true(g_file_set_contents(path, data, length, NULL));
+    add_qcow2(s, "q", path);
+    out = qtest_hmp(s, "qemu-io q \"read 0 512\"");
+    g_assert_nonnull(strstr(out, "Input/output error"));
+    event = qtest_qmp_eventwait_ref(s, "BLOCK_IMAGE_CORRUPTED");
+    g_assert_cmpstr(qtest_get_str(event, "data.node-name"), ==, "q");
+    g_assert_cmpstr(qtest_get_str(event, "data.device"), ==, "");
+    /* Nobody has begun to write: the image is left as it is. */
+    g_assert_false(qtest_get_bool(event, "data.fatal"));
+    json_object_put(event);
+    qtest_quit(s);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -558,5 +585,6 @@ int main(int argc, char **argv)
     qtest_add_func("/blockdev/qcow2/create", test_create_qcow2);
     qtest_add_func("/blockdev/qcow2/reopen-backing", test_reopen_backing);
     qtest_add_func("/blockdev/qcow2/quit", test_quit);
+    qtest_add_func("/blockdev/qcow2/corrupt", test_corrupt);
     return g_test_run();
 }
