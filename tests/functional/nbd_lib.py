@@ -3,7 +3,9 @@
 Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
+import functools
 import os
+import random
 import select
 import shutil
 import signal
@@ -44,10 +46,11 @@ def run(*args, status=0, **kwargs):
     return done.stdout if status == 0 else done.stderr
 
 
+@functools.lru_cache
 def pattern(size, seed=1):
-    """Bytes without long runs of zeroes, each 8 of them different."""
-    return b''.join(struct.pack('>Q', (i + 1) * 0x9e3779b97f4a7c15 * seed & (1 << 64) - 1)
-                    for i in range(size // 8))
+    """Bytes without long runs of zeroes, no block of 8 KiB like another."""
+    block = random.Random(seed).randbytes(8192)
+    return b''.join(struct.pack('>Q', i) + block[8:] for i in range((size + 8191) // 8192))[:size]
 
 
 def write_file(name, data):
