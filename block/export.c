@@ -95,7 +95,7 @@ static int move_node(BlockExport *exp, bool fixed, Error **errp)
 
 /* Life ------------------------------------------------------------------------------------------------ */
 
-static int hold_node(BlockExport *exp, const BlockExportOptions *opts, Error **errp)
+static int hold_node(BlockExport *exp, const BlockExportOptions *opts, uint64_t shared_perm, Error **errp)
 {
     BlockDriverState *bs = bdrv_lookup(opts->node_name, errp);
     uint64_t perm = BLK_PERM_CONSISTENT_READ;
@@ -113,7 +113,7 @@ static int hold_node(BlockExport *exp, const BlockExportOptions *opts, Error **e
     if (bdrv_is_inactive(bs) && bdrv_activate(bs, errp) < 0) {
         return -1;
     }
-    exp->blk = blk_new_with_bs(bs, perm, BLK_PERM_ALL, errp);
+    exp->blk = blk_new_with_bs(bs, perm, shared_perm, errp);
     if (!exp->blk) {
         return -1;
     }
@@ -134,7 +134,7 @@ static void export_free(BlockExport *exp)
     g_free(exp);
 }
 
-BlockExport *block_export_add(const BlockExportOptions *opts, Error **errp)
+BlockExport *block_export_add(const BlockExportOptions *opts, uint64_t shared_perm, Error **errp)
 {
     const BlockExportDriver *drv = drivers[opts->type];
     bool fixed = opts->has_fixed_iothread && opts->fixed_iothread;
@@ -162,7 +162,7 @@ BlockExport *block_export_add(const BlockExportOptions *opts, Error **errp)
     exp->refcount = 1;
     exp->writable = opts->has_writable && opts->writable;
     exp->in_exports.data = exp;
-    if (use_iothreads(exp, opts->iothread, errp) < 0 || hold_node(exp, opts, errp) < 0 ||
+    if (use_iothreads(exp, opts->iothread, errp) < 0 || hold_node(exp, opts, shared_perm, errp) < 0 ||
         move_node(exp, fixed, errp) < 0 || drv->create(exp, opts, errp) < 0) {
         export_free(exp);
         return NULL;
@@ -252,7 +252,7 @@ void block_export_close_all(void)
 
 void qmp_block_export_add(BlockExportOptions *opts, Error **errp)
 {
-    block_export_add(opts, errp);
+    block_export_add(opts, BLK_PERM_ALL, errp);
 }
 
 void qmp_block_export_del(const char *id, bool has_mode, BlockExportRemoveMode mode, Error **errp)

@@ -48,8 +48,11 @@ struct BlockExport {
 /* At start-up, one for each type. @drv must stay. */
 void block_export_register(const BlockExportDriver *drv);
 
-/* NULL with @errp set. The reference of the caller's wish stays until block_export_remove(). */
-BlockExport *block_export_add(const BlockExportOptions *opts, Error **errp);
+/*
+ * @shared_perm: what others may do with the node meanwhile (BlockPermission).
+ * Returns NULL with @errp set. The reference of the caller's wish stays until block_export_remove().
+ */
+BlockExport *block_export_add(const BlockExportOptions *opts, uint64_t shared_perm, Error **errp);
 BlockExport *block_export_find(const char *id);
 /* NULL starts, NULL ends; in the order in which they were made. */
 BlockExport *block_export_next(BlockExport *after);

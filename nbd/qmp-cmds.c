@@ -56,7 +56,7 @@ void qmp_nbd_server_add(NbdServerAddOptions *arg, Error **errp)
     }
     /* This command, other than block-export-add, gives what there is. */
     opts.writable = arg->has_writable && arg->writable && !bdrv_is_read_only(bs);
-    block_export_add(&opts, errp);
+    block_export_add(&opts, BLK_PERM_ALL, errp);
 }
 
 void qmp_nbd_server_remove(const char *name, bool has_mode, BlockExportRemoveMode mode, Error **errp)

@@ -180,7 +180,8 @@ static int add_export(const NbdToolOptions *o, IOThread **iothread, Error **errp
         opts->iothread->type = QTYPE_QSTRING;
         opts->iothread->u.single = g_strdup(IOTHREAD_ID);
     }
-    exp = block_export_add(opts, errp);
+    /* Another process may read the image meanwhile, no more. */
+    exp = block_export_add(opts, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED, errp);
     bdrv_unref(bs);
     return exp ? 0 : -1;
 }
@@ -194,17 +195,10 @@ static void tear_down(IOThread *iothread)
     }
 }
 
-static int set_up(const NbdToolOptions *o, IOThread **iothread, Error **errp)
+static int set_up(const NbdToolOptions *o, const int *fds, int n_fds, IOThread **iothread, Error **errp)
 {
-    int fds[LISTEN_FDS_MAX];
-    int n_fds = activated_sockets(fds, o, errp);
-
-    if (n_fds < 0 || (o->fork && daemonize_begin(errp) < 0)) {
-        return -1;
-    }
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
-    aio_context_main();
     loop = g_main_loop_new(NULL, FALSE);
     g_unix_signal_add(SIGTERM, quit, NULL);
     g_unix_signal_add(SIGINT, quit, NULL);
@@ -220,11 +214,19 @@ static int set_up(const NbdToolOptions *o, IOThread **iothread, Error **errp)
 static int serve(const NbdToolOptions *o)
 {
     IOThread *iothread = NULL;
-    Error *err = NULL;
+    int fds[LISTEN_FDS_MAX], n_fds;
     int status = EXIT_SUCCESS;
+    Error *err = NULL;
 
     persistent = o->persistent;
-    if (set_up(o, &iothread, &err) == 0) {
+    n_fds = activated_sockets(fds, o, &err);
+    if (n_fds < 0 || (o->fork && daemonize_begin(&err) < 0)) {
+        error_report_err(err);
+        return EXIT_FAILURE;
+    }
+    /* Not before the process is the one that stays. */
+    aio_context_main();
+    if (set_up(o, fds, n_fds, &iothread, &err) == 0) {
         g_main_loop_run(loop);
     } else {
         error_report_err(err);

@@ -358,8 +358,11 @@ static bool virtio_blk_realize(DeviceState *dev, Error **errp)
 {
     VirtIOBlk *s = DEVICE_CAST(VirtIOBlk, dev);
 
+    if (!check_sizes(s, errp)) {
+        return false;
+    }
     virtio_blk_queues_init(s);
-    if (!check_sizes(s, errp) || !find_iothread(s, errp)) {
+    if (!find_iothread(s, errp)) {
         return false;
     }
     if (!find_drive(s, errp)) {
