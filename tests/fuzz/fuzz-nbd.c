@@ -65,7 +65,7 @@ static void add_export(void)
         },
     };
 
-    block_export_add(&opts, &error_abort);
+    block_export_add(&opts, BLK_PERM_ALL, &error_abort);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
