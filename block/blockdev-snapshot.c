@@ -171,30 +171,18 @@ static int check_overlay(const SnapshotState *s, Error **errp)
     return 0;
 }
 
-typedef struct FlushCall {
-    BlockDriverState *bs;
-    int ret;
-} FlushCall;
-
-static void coroutine_fn flush_entry(void *opaque)
-{
-    FlushCall *call = opaque;
-
-    call->ret = bdrv_co_flush(call->bs);
-}
-
 static int snapshot_prepare(void *state, const TransactionAction *action, Error **errp)
 {
     SnapshotState *s = state;
-    FlushCall call = { .bs = s->node };
+    int ret;
 
     if (check_overlay(s, errp) < 0) {
         return -1;
     }
     if (!bdrv_is_read_only(s->node)) {
-        aio_co_run(bdrv_get_aio_context(s->node), flush_entry, &call);
-        if (call.ret < 0) {
-            error_setg_errno(errp, -call.ret, "Could not flush node '%s'", bdrv_get_node_name(s->node));
+        ret = bdrv_flush(s->node);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not flush node '%s'", bdrv_get_node_name(s->node));
             return -1;
         }
     }

@@ -1,5 +1,5 @@
 /*
- * Copying inside the block layer: from node to node, and from a backing file into the node that was read.
+ * Copying inside the block layer: from a backing file into the node that was read.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -10,8 +10,6 @@
 #include "block/io-internal.h"
 
 #define COPY_BYTES (1024 * 1024)
-
-/* ---- copy on read ---- */
 
 /* One piece of the node, whole clusters, from its backing into itself. */
 static int coroutine_fn copy_up(BlockDriverState *bs, int64_t offset, int64_t bytes, void *bounce)
@@ -88,35 +86,5 @@ int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, i
         bytes -= n;
     }
     free(bounce);
-    return MIN(ret, 0);
-}
-
-/* ---- from node to node ---- */
-
-int coroutine_fn bdrv_co_copy(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
-                              int64_t bytes, BdrvRequestFlags write_flags)
-{
-    void *buf = bdrv_try_blockalign(dst->bs, MIN(MAX(bytes, 1), COPY_BYTES));
-    int ret = buf ? 0 : -ENOMEM;
-
-    while (ret >= 0 && bytes > 0) {
-        int64_t n = MIN(bytes, COPY_BYTES), pnum;
-
-        ret = bdrv_co_block_status_above(src->bs, NULL, src_offset, n, &pnum, NULL, NULL, NULL);
-        if (ret >= 0 && pnum > 0 && (ret & BDRV_BLOCK_ZERO)) {
-            n = pnum;
-            ret = bdrv_co_pwrite_zeroes(dst, dst_offset, n, write_flags | BDRV_REQ_MAY_UNMAP);
-        } else {
-            n = ret >= 0 && pnum > 0 ? MIN(n, pnum) : n;
-            ret = bdrv_co_pread(src, src_offset, n, buf, 0);
-            if (ret >= 0) {
-                ret = bdrv_co_pwrite(dst, dst_offset, n, buf, write_flags);
-            }
-        }
-        src_offset += n;
-        dst_offset += n;
-        bytes -= n;
-    }
-    free(buf);
     return MIN(ret, 0);
 }

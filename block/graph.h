@@ -162,6 +162,8 @@ void bdrv_set_open_inactive(bool inactive);
  */
 void bdrv_set_open_for_check(bool for_check);
 
+/* Flush one node, from outside of coroutines: 0 or a negative errno. */
+int bdrv_flush(BlockDriverState *bs);
 /* Flush all nodes: 0 or the first negative errno. */
 int bdrv_flush_all(void);
 

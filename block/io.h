@@ -78,13 +78,6 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs);
 int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact, PreallocMode prealloc,
                                   BdrvRequestFlags flags, Error **errp);
 
-/*
- * Copy between nodes; each end may be anything. Reads @src, writes @dst, in pieces; zeroes are written as
- * zeroes where @src knows of them.
- */
-int coroutine_fn bdrv_co_copy(BdrvChild *src, int64_t src_offset, BdrvChild *dst, int64_t dst_offset,
-                              int64_t bytes, BdrvRequestFlags write_flags);
-
 /* Memory for requests to @bs: aligned as it needs; free() it. NULL when memory is short. */
 void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes);
 size_t bdrv_min_mem_align(BlockDriverState *bs);

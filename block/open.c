@@ -301,7 +301,7 @@ static void coroutine_fn flush_entry(void *opaque)
     call->ret = bdrv_co_flush(call->bs);
 }
 
-static int flush_node(BlockDriverState *bs)
+int bdrv_flush(BlockDriverState *bs)
 {
     FlushCall call = { .bs = bs };
 
@@ -314,7 +314,7 @@ int bdrv_flush_all(void)
     int result = 0;
 
     for (BlockDriverState *bs = bdrv_next_node(NULL); bs; bs = bdrv_next_node(bs)) {
-        int ret = flush_node(bs);
+        int ret = bdrv_flush(bs);
 
         if (ret < 0 && result == 0) {
             result = ret;
@@ -329,7 +329,7 @@ void bdrv_close(BlockDriverState *bs)
 
     g_assert(!bs->parents.length && bs->refcnt == 1);
     bdrv_drained_begin(bs);
-    ret = flush_node(bs);
+    ret = bdrv_flush(bs);
     if (ret < 0) {
         error_report("flushing node '%s' (file '%s') before closing it failed: %s", bs->node_name,
                      bdrv_get_filename(bs), g_strerror(-ret));
