@@ -179,7 +179,7 @@ def remove(path):
 
 # Priority ---------------------------------------------------------------------------------------
 
-REAL_TIME = (os.SCHED_RR, os.sched_param(1))
+NICE = -20
 prefer_wanted = True
 
 
@@ -187,10 +187,10 @@ def may_prefer():
     """Whether this host lets us run what is measured before everything else."""
     if not prefer_wanted:
         return False
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     try:
-        before = os.sched_getscheduler(0), os.sched_getparam(0)
-        os.sched_setscheduler(0, *REAL_TIME)
-        os.sched_setscheduler(0, *before)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, before)
     except PermissionError:
         return False
     return True
@@ -200,12 +200,15 @@ def prefer(pid):
     """
     All threads of a process, and those that they will start, run before everything else on the
     host, so that its other users do not decide how the sides compare. Not where we may not.
+
+    By the nice value and not in a real-time class: there a thread that wakes does not take the place of one that
+    runs, which is another scheduler than the one that users have, and not the same loss for every program.
     """
     if not may_prefer():
         return
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
-            os.sched_setscheduler(int(thread), *REAL_TIME)
+            os.setpriority(os.PRIO_PROCESS, int(thread), NICE)
         except ProcessLookupError:
             pass
 
