@@ -5,12 +5,16 @@
  * is: no layers, no priorities. An access is cut at region borders; RAM is copied, a device is
  * asked in pieces that are a power of two in size, naturally aligned, and of a size it accepts.
  *
+ * The map changes under the big lock, also while the machine runs (device_add). Threads without that lock
+ * look up at the same time: a lookup returns a copy of the region, made under a lock of the map's own.
+ *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "system/memory.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "system/bql.h"
@@ -29,6 +33,7 @@ typedef struct Region {
 } Region;
 
 static GArray *memory_regions, *port_regions;
+static pthread_rwlock_t map_lock = PTHREAD_RWLOCK_INITIALIZER;
 /* The RAM among memory_regions, as accelerators want it. */
 static GArray *ram_ranges;
 static RAMRangeListener listener;
@@ -62,14 +67,20 @@ static unsigned region_lower(GArray *regions, uint64_t address)
     return low;
 }
 
-static Region *region_find(GArray *regions, uint64_t address)
+/* A copy of the region that holds @address; its name is to be used under the big lock only. */
+static bool region_find(GArray *const *regions, uint64_t address, Region *region)
 {
-    unsigned index = region_lower(regions, address);
+    unsigned index;
+    bool found;
 
-    if (index < n_regions(regions) && region_at(regions, index)->start <= address) {
-        return region_at(regions, index);
+    pthread_rwlock_rdlock(&map_lock);
+    index = region_lower(*regions, address);
+    found = index < n_regions(*regions) && region_at(*regions, index)->start <= address;
+    if (found) {
+        *region = *region_at(*regions, index);
     }
-    return NULL;
+    pthread_rwlock_unlock(&map_lock);
+    return found;
 }
 
 /* Takes a copy of region->name. */
@@ -84,11 +95,8 @@ static bool region_insert(GArray **regions, Region region, uint64_t last_address
                    "address space", region.name, region.size, region.start);
         return false;
     }
-    if (!*regions) {
-        *regions = g_array_new(FALSE, FALSE, sizeof(Region));
-    }
     index = region_lower(*regions, region.start);
-    if (index < (*regions)->len && region_at(*regions, index)->start <= last) {
+    if (index < n_regions(*regions) && region_at(*regions, index)->start <= last) {
         const Region *other = region_at(*regions, index);
 
         error_setg(errp, "Cannot map '%s' at 0x%" PRIx64 "-0x%" PRIx64 ": '%s' is at 0x%" PRIx64
@@ -97,14 +105,21 @@ static bool region_insert(GArray **regions, Region region, uint64_t last_address
         return false;
     }
     region.name = g_strdup(region.name);
+    pthread_rwlock_wrlock(&map_lock);
+    if (!*regions) {
+        *regions = g_array_new(FALSE, FALSE, sizeof(Region));
+    }
     g_array_insert_val(*regions, index, region);
+    pthread_rwlock_unlock(&map_lock);
     return true;
 }
 
 static void region_remove(GArray *regions, unsigned index)
 {
     g_free(region_at(regions, index)->name);
+    pthread_rwlock_wrlock(&map_lock);
     g_array_remove_index(regions, index);
+    pthread_rwlock_unlock(&map_lock);
 }
 
 static void rebuild_ram_ranges(void)
@@ -286,10 +301,14 @@ static bool take_bql(void)
     return true;
 }
 
-static void mmio_rw(const Region *region, uint64_t offset, uint8_t *buf, uint64_t len,
-                    bool is_write)
+/* @len bytes within one region. */
+static void mmio_rw(uint64_t gpa, uint8_t *buf, uint64_t len, bool is_write)
 {
     bool taken = take_bql();
+    Region region;
+    /* Looked up again: before the lock was ours the device may have gone. */
+    bool found = region_find(&memory_regions, gpa, &region) && region.ops;
+    uint64_t offset = found ? gpa - region.start : gpa;
 
     while (len) {
         unsigned size = natural_size(offset, len);
@@ -297,9 +316,11 @@ static void mmio_rw(const Region *region, uint64_t offset, uint8_t *buf, uint64_
 
         if (is_write) {
             memcpy(bytes, buf, size);
-            device_write(region, offset, ldq_le_p(bytes), size);
+            if (found) {
+                device_write(&region, offset, ldq_le_p(bytes), size);
+            }
         } else {
-            stq_le_p(bytes, device_read(region, offset, size));
+            stq_le_p(bytes, found ? device_read(&region, offset, size) : all_ones(size));
             memcpy(buf, bytes, size);
         }
         buf += size;
@@ -328,21 +349,21 @@ int address_space_rw(uint64_t gpa, void *buf, uint64_t len, bool is_write)
     uint8_t *bytes = buf;
 
     while (len) {
-        const Region *region = region_find(memory_regions, gpa);
         uint64_t offset, chunk;
+        Region region;
 
-        if (!region) {
+        if (!region_find(&memory_regions, gpa, &region)) {
             if (!is_write) {
                 memset(bytes, 0xff, len);
             }
             return -1;
         }
-        offset = gpa - region->start;
-        chunk = MIN(len, region->size - offset);
-        if (region->block) {
-            ram_rw(region, offset, bytes, chunk, is_write);
+        offset = gpa - region.start;
+        chunk = MIN(len, region.size - offset);
+        if (region.block) {
+            ram_rw(&region, offset, bytes, chunk, is_write);
         } else {
-            mmio_rw(region, offset, bytes, chunk, is_write);
+            mmio_rw(gpa, bytes, chunk, is_write);
         }
         bytes += chunk;
         len -= chunk;
@@ -385,15 +406,15 @@ int address_space_set(uint64_t gpa, uint8_t byte, uint64_t len)
 
 void *address_space_map(uint64_t gpa, uint64_t *len, bool is_write)
 {
-    const Region *region = region_find(memory_regions, gpa);
     uint64_t offset;
+    Region region;
 
-    if (!region || !region->block || (is_write && region->readonly)) {
+    if (!region_find(&memory_regions, gpa, &region) || !region.block || (is_write && region.readonly)) {
         return NULL;
     }
-    offset = gpa - region->start;
-    *len = MIN(*len, region->size - offset);
-    return region->block->host + region->offset + offset;
+    offset = gpa - region.start;
+    *len = MIN(*len, region.size - offset);
+    return region.block->host + region.offset + offset;
 }
 
 void address_space_unmap_write(void *host, uint64_t len)
@@ -413,7 +434,7 @@ static bool port_is_split(const Region *region, uint16_t port, unsigned size)
 
 static uint32_t port_read_locked(uint16_t port, unsigned size)
 {
-    const Region *region = region_find(port_regions, port);
+    Region copy, *region = region_find(&port_regions, port, &copy) ? &copy : NULL;
     uint32_t value = 0;
 
     if (port_is_split(region, port, size)) {
@@ -429,7 +450,7 @@ static uint32_t port_read_locked(uint16_t port, unsigned size)
 
 static void port_write_locked(uint16_t port, uint32_t value, unsigned size)
 {
-    const Region *region = region_find(port_regions, port);
+    Region copy, *region = region_find(&port_regions, port, &copy) ? &copy : NULL;
 
     if (port_is_split(region, port, size)) {
         for (unsigned i = 0; i < size && port + i < PORTS; i++) {

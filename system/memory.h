@@ -2,7 +2,7 @@
  * The guest's physical address space and its I/O ports.
  *
  * A flat map: ranges of RAM (a part of a RAMBlock), ranges of MMIO, and ports, none overlapping.
- * The map is changed under the big lock while no vCPU runs (machine creation, device realize).
+ * The map is changed under the big lock (machine creation, device realize, device_add).
  * Reads and writes through address_space_rw() may come from any thread; MMIO and port handlers run
  * under the big lock (the dispatcher takes it where the caller does not hold it).
  *

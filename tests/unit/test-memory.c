@@ -350,6 +350,43 @@ static void test_describe(void)
     ram_block_free(block);
 }
 
+#define CHANGES 5000
+
+static void *keep_writing(void *stop)
+{
+    uint64_t value = 0, back;
+
+    while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED)) {
+        g_assert_cmpint(address_space_write(0x80000, &value, sizeof(value)), ==, 0);
+        g_assert_cmpint(address_space_read(0x80000, &back, sizeof(back)), ==, 0);
+        g_assert_cmpint(back, ==, value);
+        value++;
+    }
+    return NULL;
+}
+
+/* A thread that transfers data while devices come and go, on both sides of it and for more than the map had room. */
+static void test_changes(void)
+{
+    RAMBlock *block = ram_block_new("ram", PAGE, NULL, &error_abort);
+    Recorder dev = { 0 };
+    bool stop = false;
+    GThread *thread;
+
+    memory_map_ram("ram", 0x80000, block, 0, PAGE, false, &error_abort);
+    thread = g_thread_new("dma", keep_writing, &stop);
+    for (unsigned i = 0; i < CHANGES; i++) {
+        for (uint64_t gpa = 0; gpa < 0x100000; gpa += gpa == 0x70000 ? 0x20000 : 0x10000) {
+            memory_map_mmio("device", gpa, PAGE, &any_size, &dev, &error_abort);
+        }
+        memory_unmap_opaque(&dev);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    g_thread_join(thread);
+    memory_unmap_block(block);
+    ram_block_free(block);
+}
+
 static GString *reset_log;
 
 static void reset_note(void *opaque)
@@ -396,6 +433,7 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/errors", test_errors);
     g_test_add_func("/memory/listener", test_listener);
     g_test_add_func("/memory/describe", test_describe);
+    g_test_add_func("/memory/changes", test_changes);
     g_test_add_func("/memory/reset", test_reset);
     return g_test_run();
 }
