@@ -1,5 +1,6 @@
 /*
- * Counters of requests: each request adds to its kind once, when it ends, from whichever thread ended it.
+ * Counters of requests: each request adds to its kind once, when it ends, from whichever thread
+ * ended it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -13,7 +14,8 @@ static void add(uint64_t *counter, uint64_t n)
     __atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
-void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes, BlockAcctType type)
+void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes,
+                      BlockAcctType type)
 {
     cookie->type = type;
     cookie->bytes = bytes;

@@ -37,7 +37,8 @@ typedef struct BlockAcctCookie {
 } BlockAcctCookie;
 
 /* Any thread. */
-void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes, BlockAcctType type);
+void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, int64_t bytes,
+                      BlockAcctType type);
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie);
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie);
 /* A request that was refused before it began. */

@@ -1,7 +1,7 @@
 /*
- * Who owns the images when a machine moves: the source writes everything out and becomes inactive, which
- * takes its locks away; then the destination becomes active, takes the locks and reads metadata anew. In
- * between nobody writes.
+ * Who owns the images when a machine moves: the source writes everything out and becomes inactive,
+ * which takes its locks away; then the destination becomes active, takes the locks and reads
+ * metadata anew. In between nobody writes.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -152,8 +152,10 @@ static int inactivate_nodes(GPtrArray *order, Error **errp)
             aio_co_run(call.bs->aio_context, co_inactivate, &call);
         }
         if (call.ret < 0) {
-            error_setg_errno(errp, -call.ret, "Could not write node '%s' (file '%s') out before giving it "
-                             "up", call.bs->node_name, bdrv_get_filename(call.bs));
+            error_setg_errno(errp, -call.ret,
+                             "Could not write node '%s' (file '%s') out before giving it "
+                             "up",
+                             call.bs->node_name, bdrv_get_filename(call.bs));
             return -1;
         }
     }

@@ -1,8 +1,9 @@
 /*
  * Requests of a BlockBackend.
  *
- * A request is counted first, waits while the root is drained, moves to the root's home context when it must
- * run there, and comes back. While it is counted, neither root nor home context change.
+ * A request is counted first, waits while the root is drained, moves to the root's home context
+ * when it must run there, and comes back. While it is counted, neither root nor home context
+ * change.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -94,8 +95,8 @@ static BdrvRequestFlags write_flags(const BlockBackend *blk, BdrvRequestFlags fl
     return blk_enable_write_cache(blk) ? flags : flags | BDRV_REQ_FUA;
 }
 
-int coroutine_fn blk_co_preadv_part(BlockBackend *blk, int64_t offset, int64_t bytes, IOVector *qiov,
-                                    size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn blk_co_preadv_part(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                    IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlkRequest req;
     int ret = request_begin(&req, blk);
@@ -110,8 +111,8 @@ int coroutine_fn blk_co_preadv_part(BlockBackend *blk, int64_t offset, int64_t b
     return ret;
 }
 
-int coroutine_fn blk_co_pwritev_part(BlockBackend *blk, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn blk_co_pwritev_part(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlkRequest req;
     int ret = request_begin(&req, blk);
@@ -120,7 +121,8 @@ int coroutine_fn blk_co_pwritev_part(BlockBackend *blk, int64_t offset, int64_t 
         ret = check_range(&req, offset, bytes);
     }
     if (ret == 0) {
-        ret = bdrv_co_pwritev_part(blk->root, offset, bytes, qiov, qiov_offset, write_flags(blk, flags));
+        ret = bdrv_co_pwritev_part(blk->root, offset, bytes, qiov, qiov_offset,
+                                   write_flags(blk, flags));
     }
     request_end(&req);
     return ret;
@@ -181,8 +183,8 @@ int64_t coroutine_fn blk_co_getlength(BlockBackend *blk)
     return ret;
 }
 
-int coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t offset, bool exact, PreallocMode prealloc,
-                                 BdrvRequestFlags flags, Error **errp)
+int coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t offset, bool exact,
+                                 PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     BlkRequest req;
     int ret = request_begin(&req, blk);
@@ -196,9 +198,9 @@ int coroutine_fn blk_co_truncate(BlockBackend *blk, int64_t offset, bool exact, 
     return ret;
 }
 
-int coroutine_fn blk_co_block_status_above(BlockBackend *blk, BlockDriverState *base, int64_t offset,
-                                           int64_t bytes, int64_t *pnum, int64_t *map,
-                                           BlockDriverState **file, int *depth)
+int coroutine_fn blk_co_block_status_above(BlockBackend *blk, BlockDriverState *base,
+                                           int64_t offset, int64_t bytes, int64_t *pnum,
+                                           int64_t *map, BlockDriverState **file, int *depth)
 {
     BlkRequest req;
     int ret = request_begin(&req, blk);
@@ -243,7 +245,8 @@ int coroutine_fn blk_co_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
     return blk_co_pwritev_part(blk, offset, bytes, &qiov, 0, flags);
 }
 
-int coroutine_fn blk_co_pwrite_compressed(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf)
+int coroutine_fn blk_co_pwrite_compressed(BlockBackend *blk, int64_t offset, int64_t bytes,
+                                          const void *buf)
 {
     return blk_co_pwrite(blk, offset, bytes, buf, BDRV_REQ_WRITE_COMPRESSED);
 }
@@ -321,8 +324,8 @@ static void coroutine_fn status_entry(void *opaque)
 {
     BlkCall *c = opaque;
 
-    c->ret = blk_co_block_status_above(c->blk, c->base, c->offset, c->bytes, c->pnum, c->map, c->file,
-                                       c->depth);
+    c->ret = blk_co_block_status_above(c->blk, c->base, c->offset, c->bytes, c->pnum, c->map,
+                                       c->file, c->depth);
 }
 
 int blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvRequestFlags flags)
@@ -332,9 +335,12 @@ int blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes, void *buf, BdrvR
     return run_call(pread_entry, &c);
 }
 
-int blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf, BdrvRequestFlags flags)
+int blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes, const void *buf,
+               BdrvRequestFlags flags)
 {
-    BlkCall c = { .blk = blk, .offset = offset, .bytes = bytes, .buf = (void *)buf, .flags = flags };
+    BlkCall c = {
+        .blk = blk, .offset = offset, .bytes = bytes, .buf = (void *)buf, .flags = flags
+    };
 
     return run_call(pwrite_entry, &c);
 }
@@ -363,7 +369,11 @@ int blk_flush(BlockBackend *blk)
 int blk_truncate(BlockBackend *blk, int64_t offset, bool exact, PreallocMode prealloc,
                  BdrvRequestFlags flags, Error **errp)
 {
-    BlkCall c = { .blk = blk, .offset = offset, .exact = exact, .prealloc = prealloc, .flags = flags,
+    BlkCall c = { .blk = blk,
+                  .offset = offset,
+                  .exact = exact,
+                  .prealloc = prealloc,
+                  .flags = flags,
                   .errp = errp };
 
     return run_call(truncate_entry, &c);
@@ -372,8 +382,14 @@ int blk_truncate(BlockBackend *blk, int64_t offset, bool exact, PreallocMode pre
 int blk_block_status_above(BlockBackend *blk, BlockDriverState *base, int64_t offset, int64_t bytes,
                            int64_t *pnum, int64_t *map, BlockDriverState **file, int *depth)
 {
-    BlkCall c = { .blk = blk, .base = base, .offset = offset, .bytes = bytes, .pnum = pnum, .map = map,
-                  .file = file, .depth = depth };
+    BlkCall c = { .blk = blk,
+                  .base = base,
+                  .offset = offset,
+                  .bytes = bytes,
+                  .pnum = pnum,
+                  .map = map,
+                  .file = file,
+                  .depth = depth };
 
     return run_call(status_entry, &c);
 }

@@ -1,9 +1,10 @@
 /*
- * The driver `blkdebug`: a filter that fails the requests it is told to fail, and insists on limits.
+ * The driver `blkdebug`: a filter that fails the requests it is told to fail, and insists on
+ * limits.
  *
- * For tests of everything above it. Each rule of inject-error counts the requests that match it; a request
- * that a rule strikes does not reach the child. The limits are reported as the node's own, and a request
- * that does not keep to them is a bug of the layer above.
+ * For tests of everything above it. Each rule of inject-error counts the requests that match it; a
+ * request that a rule strikes does not reach the child. The limits are reported as the node's own,
+ * and a request that does not keep to them is a bug of the layer above.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,7 +33,10 @@ typedef struct BlkdebugState {
     uint64_t align, max_transfer, max_write_zero, opt_write_zero, max_discard, opt_discard;
 } BlkdebugState;
 
-/* Opening ------------------------------------------------------------------------------------------------ */
+/*
+ * Opening
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static int add_rule(BlkdebugState *s, const BlkdebugInjectErrorOptions *o, Error **errp)
 {
@@ -44,7 +48,8 @@ static int add_rule(BlkdebugState *s, const BlkdebugInjectErrorOptions *o, Error
     int64_t error = o->has_errno ? o->q_errno : EIO;
 
     if (error < 1 || error > ERRNO_MAX) {
-        error_setg(errp, "inject-error: errno %" PRId64 " is not between 1 and %d", error, ERRNO_MAX);
+        error_setg(errp, "inject-error: errno %" PRId64 " is not between 1 and %d", error,
+                   ERRNO_MAX);
         return -1;
     }
     if (rule.sector < -1 || rule.sector > BDRV_MAX_LENGTH / BDRV_SECTOR_BYTES) {
@@ -73,14 +78,15 @@ static int check_alignment(const char *name, uint64_t value, Error **errp)
 static int check_maximum(const char *name, uint64_t value, uint64_t align, Error **errp)
 {
     if (value > INT_MAX || value % align) {
-        error_setg(errp, "%s (%" PRIu64 ") must be a multiple of %" PRIu64 " and less than 2 GiB", name,
-                   value, align);
+        error_setg(errp, "%s (%" PRIu64 ") must be a multiple of %" PRIu64 " and less than 2 GiB",
+                   name, value, align);
         return -1;
     }
     return 0;
 }
 
-static int set_limits(BlkdebugState *s, const BlockdevOptionsBlkdebug *o, uint32_t child_align, Error **errp)
+static int set_limits(BlkdebugState *s, const BlockdevOptionsBlkdebug *o, uint32_t child_align,
+                      Error **errp)
 {
     uint64_t align;
 
@@ -97,8 +103,12 @@ static int set_limits(BlkdebugState *s, const BlockdevOptionsBlkdebug *o, uint32
     }
     align = MAX(s->align, child_align);
     return check_maximum("max-transfer", s->max_transfer, align, errp) < 0 ||
-           check_maximum("max-write-zero", s->max_write_zero, MAX(align, s->opt_write_zero), errp) < 0 ||
-           check_maximum("max-discard", s->max_discard, MAX(align, s->opt_discard), errp) < 0 ? -1 : 0;
+                   check_maximum("max-write-zero", s->max_write_zero, MAX(align, s->opt_write_zero),
+                                 errp) < 0 ||
+                   check_maximum("max-discard", s->max_discard, MAX(align, s->opt_discard), errp) <
+                       0
+               ? -1
+               : 0;
 }
 
 static int blkdebug_open(BlockDriverState *bs, const BlockdevOptions *opts, Error **errp)
@@ -107,7 +117,8 @@ static int blkdebug_open(BlockDriverState *bs, const BlockdevOptions *opts, Erro
     BlkdebugState *s = bs->opaque;
     BlockDriverState *image;
 
-    bs->file = bdrv_open_child(bs, "image", o->image, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp);
+    bs->file =
+        bdrv_open_child(bs, "image", o->image, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp);
     if (!bs->file) {
         return -1;
     }
@@ -122,7 +133,8 @@ static int blkdebug_open(BlockDriverState *bs, const BlockdevOptions *opts, Erro
             return -1;
         }
     }
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & image->supported_write_flags);
+    bs->supported_write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & image->supported_write_flags);
     bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED |
         ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) & image->supported_zero_flags);
     bs->supported_truncate_flags = image->supported_truncate_flags;
@@ -144,7 +156,8 @@ static void blkdebug_refresh_limits(BlockDriverState *bs)
 
     bl->request_alignment = MAX(bl->request_alignment, s->align);
     if (s->max_transfer) {
-        bl->max_transfer = bl->max_transfer ? MIN(bl->max_transfer, s->max_transfer) : s->max_transfer;
+        bl->max_transfer =
+            bl->max_transfer ? MIN(bl->max_transfer, s->max_transfer) : s->max_transfer;
     }
     if (s->opt_write_zero) {
         bl->pwrite_zeroes_alignment = s->opt_write_zero;
@@ -160,7 +173,10 @@ static void blkdebug_refresh_limits(BlockDriverState *bs)
     }
 }
 
-/* Rules -------------------------------------------------------------------------------------------------- */
+/*
+ * Rules
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static bool rule_matches(const Rule *rule, BlkdebugIOType type, int64_t offset, int64_t bytes)
 {
@@ -189,7 +205,8 @@ static bool rule_strikes(Rule *rule, BlkdebugIOType type, int64_t offset, int64_
 }
 
 /* 0, or the error that this request gets. All rules count it; the first that strikes decides. */
-static int coroutine_fn inject(BlockDriverState *bs, BlkdebugIOType type, int64_t offset, int64_t bytes)
+static int coroutine_fn inject(BlockDriverState *bs, BlkdebugIOType type, int64_t offset,
+                               int64_t bytes)
 {
     BlkdebugState *s = bs->opaque;
     bool immediately = true;
@@ -210,7 +227,10 @@ static int coroutine_fn inject(BlockDriverState *bs, BlkdebugIOType type, int64_
     return error;
 }
 
-/* Requests ----------------------------------------------------------------------------------------------- */
+/*
+ * Requests
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void assert_valid(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
@@ -219,7 +239,8 @@ static void assert_valid(BlockDriverState *bs, int64_t offset, int64_t bytes)
 }
 
 static int coroutine_fn blkdebug_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                           IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                           IOVector *qiov, size_t qiov_offset,
+                                           BdrvRequestFlags flags)
 {
     int ret;
 
@@ -229,7 +250,8 @@ static int coroutine_fn blkdebug_co_preadv(BlockDriverState *bs, int64_t offset,
 }
 
 static int coroutine_fn blkdebug_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                            IOVector *qiov, size_t qiov_offset,
+                                            BdrvRequestFlags flags)
 {
     int ret;
 
@@ -238,8 +260,8 @@ static int coroutine_fn blkdebug_co_pwritev(BlockDriverState *bs, int64_t offset
     return ret < 0 ? ret : bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                  BdrvRequestFlags flags)
+static int coroutine_fn blkdebug_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
 {
     uint32_t align = MAX(bs->bl.pwrite_zeroes_alignment, bs->bl.request_alignment);
     int ret;
@@ -272,9 +294,9 @@ static int coroutine_fn blkdebug_co_flush(BlockDriverState *bs)
     return inject(bs, BLKDEBUG_IO_TYPE_FLUSH, 0, 0);
 }
 
-static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
-                                                 int64_t bytes, int64_t *pnum, int64_t *map,
-                                                 BlockDriverState **file)
+static int coroutine_fn blkdebug_co_block_status(BlockDriverState *bs, bool want_zero,
+                                                 int64_t offset, int64_t bytes, int64_t *pnum,
+                                                 int64_t *map, BlockDriverState **file)
 {
     int ret = inject(bs, BLKDEBUG_IO_TYPE_BLOCK_STATUS, offset, bytes);
 

@@ -1,6 +1,6 @@
 /*
- * Actions: what commands that can be parts of a transaction are made of. A command alone is a transaction of
- * one action, so there is one implementation.
+ * Actions: what commands that can be parts of a transaction are made of. A command alone is a
+ * transaction of one action, so there is one implementation.
  *
  * Main thread, outside of coroutines.
  *
@@ -16,13 +16,16 @@
 typedef struct BlockActionOps {
     size_t state_bytes;         /* of what the functions get as @state, zeroed */
     /*
-     * What must happen while requests run: images are made and opened. 0, or -1 with @errp set and nothing
-     * left behind. NULL: nothing.
+     * What must happen while requests run: images are made and opened. 0, or -1 with @errp set and
+     * nothing left behind. NULL: nothing.
      */
     int (*open)(void *state, const TransactionAction *action, Error **errp);
     /* Everything is drained. 0, or -1 with @errp set; then only clean follows. */
     int (*prepare)(void *state, const TransactionAction *action, Error **errp);
-    /* All have been prepared, or (abort) not all could be: in the opposite order. NULL: nothing to do. */
+    /*
+     * All have been prepared, or (abort) not all could be: in the opposite order. NULL: nothing to
+     * do.
+     */
     void (*commit)(void *state);
     void (*abort)(void *state);
     /* After either, for all whose open was called and succeeded; drained no more. */

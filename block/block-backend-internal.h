@@ -1,5 +1,6 @@
 /*
- * What the files of BlockBackend share: block-backend.c (life, root, names, devices) and blk-io.c (requests).
+ * What the files of BlockBackend share: block-backend.c (life, root, names, devices) and blk-io.c
+ * (requests).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -31,7 +32,7 @@ struct BlockBackend {
     unsigned quiesce_counter;           /* atomic to read; main thread writes, with queue_lock */
     bool disable_queuing;               /* atomic */
     Mutex queue_lock;
-    GSList *queued;                     /* of Coroutine: requests that wait for the end of a drain */
+    GSList *queued; /* of Coroutine: requests that wait for the end of a drain */
 
     GList in_all;
 };

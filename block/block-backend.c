@@ -1,5 +1,6 @@
 /*
- * BlockBackend: life, root, names, the device that holds it, its policy for errors. Requests are in blk-io.c.
+ * BlockBackend: life, root, names, the device that holds it, its policy for errors. Requests are in
+ * blk-io.c.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -140,7 +141,8 @@ BlockBackend *blk_new(uint64_t perm, uint64_t shared_perm)
     return blk;
 }
 
-BlockBackend *blk_new_with_bs(BlockDriverState *bs, uint64_t perm, uint64_t shared_perm, Error **errp)
+BlockBackend *blk_new_with_bs(BlockDriverState *bs, uint64_t perm, uint64_t shared_perm,
+                              Error **errp)
 {
     BlockBackend *blk = blk_new(perm, shared_perm);
 
@@ -378,7 +380,8 @@ BlockBackend *blk_next(BlockBackend *after)
 
 /* ---- the device ---- */
 
-int blk_attach_dev(BlockBackend *blk, const char *id, const char *path, const BlockDevOps *ops, void *dev)
+int blk_attach_dev(BlockBackend *blk, const char *id, const char *path, const BlockDevOps *ops,
+                   void *dev)
 {
     if (blk->dev) {
         return -EBUSY;
@@ -468,7 +471,8 @@ BlockAcctStats *blk_get_stats(BlockBackend *blk)
 
 /* ---- errors of guests' requests ---- */
 
-void blk_set_on_error(BlockBackend *blk, BlockdevOnError on_read_error, BlockdevOnError on_write_error)
+void blk_set_on_error(BlockBackend *blk, BlockdevOnError on_read_error,
+                      BlockdevOnError on_write_error)
 {
     blk->on_read_error = on_read_error;
     blk->on_write_error = on_write_error;

@@ -1,8 +1,8 @@
 /*
  * QMP commands about dirty bitmaps, and the actions that they are.
  *
- * An action changes the bitmap when it is prepared, for those that follow it are to see that; it keeps what
- * was there, as bits, to put it back.
+ * An action changes the bitmap when it is prepared, for those that follow it are to see that; it
+ * keeps what was there, as bits, to put it back.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -39,7 +39,8 @@ static int keep_content(BitmapState *s, Error **errp)
     s->content_bytes = bdrv_dirty_bitmap_serialization_size(s->bitmap);
     s->content = g_try_malloc(MAX(s->content_bytes, 1));
     if (!s->content) {
-        error_setg(errp, "No memory to keep the content of bitmap '%s'", bdrv_dirty_bitmap_name(s->bitmap));
+        error_setg(errp, "No memory to keep the content of bitmap '%s'",
+                   bdrv_dirty_bitmap_name(s->bitmap));
         return -1;
     }
     bdrv_dirty_bitmap_serialize(s->bitmap, s->content, 0, s->content_bytes);
@@ -80,7 +81,8 @@ static bool can_store(BlockDriverState *bs, const char *name, uint32_t granulari
     StoreCall call = { .bs = bs, .name = name, .granularity = granularity, .errp = errp };
 
     if (!bs->drv->co_can_store_bitmap) {
-        error_setg(errp, "Cannot store dirty bitmaps in file '%s': driver '%s' has no place for them",
+        error_setg(errp,
+                   "Cannot store dirty bitmaps in file '%s': driver '%s' has no place for them",
                    bdrv_get_filename(bs), bdrv_get_format_name(bs));
         return false;
     }
@@ -103,10 +105,12 @@ static int add_prepare(void *state, const TransactionAction *action, Error **err
         return -1;
     }
     if (add->has_granularity && add->granularity < BDRV_BITMAP_MIN_GRANULARITY) {
-        error_setg(errp, "Granularity must be power of 2 and at least %d", BDRV_BITMAP_MIN_GRANULARITY);
+        error_setg(errp, "Granularity must be power of 2 and at least %d",
+                   BDRV_BITMAP_MIN_GRANULARITY);
         return -1;
     }
-    s->bitmap = bdrv_create_dirty_bitmap(bs, add->has_granularity ? add->granularity : 0, add->name, errp);
+    s->bitmap =
+        bdrv_create_dirty_bitmap(bs, add->has_granularity ? add->granularity : 0, add->name, errp);
     if (!s->bitmap) {
         return -1;
     }
@@ -147,7 +151,9 @@ static void coroutine_fn remove_stored(void *opaque)
     c->ok = c->bs->drv->co_remove_bitmap(c->bs, c->name, c->errp) >= 0;
 }
 
-/* From the image at once, if it is there; an abort lets it be saved again when the image is closed. */
+/*
+ * From the image at once, if it is there; an abort lets it be saved again when the image is closed.
+ */
 static int remove_prepare(void *state, const TransactionAction *action, Error **errp)
 {
     const BlockDirtyBitmap *which = action->u.block_dirty_bitmap_remove.data;
@@ -291,10 +297,12 @@ static bool merge_one(BdrvDirtyBitmap *target, const char *node, const BlockDirt
                       Error **errp)
 {
     const BlockDirtyBitmap *external = &from->u.external;
-    BdrvDirtyBitmap *src = from->type == QTYPE_QSTRING ? find_bitmap(node, from->u.local, errp)
-                                                       : find_bitmap(external->node, external->name, errp);
+    BdrvDirtyBitmap *src = from->type == QTYPE_QSTRING
+                               ? find_bitmap(node, from->u.local, errp)
+                               : find_bitmap(external->node, external->name, errp);
 
-    return src && bdrv_dirty_bitmap_check(src, BDRV_BITMAP_BUSY | BDRV_BITMAP_INCONSISTENT, errp) == 0 &&
+    return src &&
+           bdrv_dirty_bitmap_check(src, BDRV_BITMAP_BUSY | BDRV_BITMAP_INCONSISTENT, errp) == 0 &&
            bdrv_merge_dirty_bitmap(target, src, errp);
 }
 

@@ -94,14 +94,16 @@ void qmp_blockdev_create(const char *job_id, BlockdevCreateOptions *options, Err
     Job *job;
 
     if (!drv || !drv->co_create) {
-        error_setg(errp, "Driver '%s' does not support blockdev-create", BlockdevDriver_str(options->driver));
+        error_setg(errp, "Driver '%s' does not support blockdev-create",
+                   BlockdevDriver_str(options->driver));
         return;
     }
     c = g_new0(CreateJob, 1);
     c->drv = drv;
     c->opts = QAPI_CLONE(BlockdevCreateOptions, options);
     job = open_file(c, errp) == 0
-          ? job_create(job_id, &create_driver, aio_context_main(), JOB_MANUAL_DISMISS, c, errp) : NULL;
+              ? job_create(job_id, &create_driver, aio_context_main(), JOB_MANUAL_DISMISS, c, errp)
+              : NULL;
     if (!job) {
         create_free(c);
         return;

@@ -43,14 +43,19 @@ static char *lasting_name(BlockDriverState *bs)
     while (bdrv_primary_bs(bytes)) {
         bytes = bdrv_primary_bs(bytes);
     }
-    return bytes->drv->driver == BLOCKDEV_DRIVER_FILE || bytes->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE
-           ? g_canonicalize_filename(bdrv_get_filename(bytes), NULL) : g_strdup(bdrv_get_filename(bs));
+    return bytes->drv->driver == BLOCKDEV_DRIVER_FILE ||
+                   bytes->drv->driver == BLOCKDEV_DRIVER_HOST_DEVICE
+               ? g_canonicalize_filename(bdrv_get_filename(bytes), NULL)
+               : g_strdup(bdrv_get_filename(bs));
 }
 
-static int create_overlay(const BlockDriver *drv, const char *filename, BlockDriverState *bs, Error **errp)
+static int create_overlay(const BlockDriver *drv, const char *filename, BlockDriverState *bs,
+                          Error **errp)
 {
     g_autofree char *backing = lasting_name(bs);
-    CreateCall call = { .drv = drv, .filename = filename, .size = bdrv_getlength(bs), .errp = errp };
+    CreateCall call = {
+        .drv = drv, .filename = filename, .size = bdrv_getlength(bs), .errp = errp
+    };
 
     if (!drv->co_create_opts || !drv->supports_backing) {
         error_setg(errp, "Format '%s' cannot make an image with a backing file", drv->format_name);
@@ -96,7 +101,8 @@ static BlockDriverState *open_overlay(const BlockdevSnapshotSync *sync, const ch
     opts->cache->direct = bs->cache_direct;
     opts->cache->no_flush = bs->cache_no_flush;
     opts->has_discard = true;
-    opts->discard = bs->discard_unmap ? BLOCKDEV_DISCARD_OPTIONS_UNMAP : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
+    opts->discard =
+        bs->discard_unmap ? BLOCKDEV_DISCARD_OPTIONS_UNMAP : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
     opts->has_detect_zeroes = true;
     opts->detect_zeroes = bs->detect_zeroes;
     return bdrv_open(opts, errp);
@@ -193,7 +199,9 @@ static int snapshot_prepare(void *state, const TransactionAction *action, Error 
     return 0;
 }
 
-/* Nobody writes the node any more; that it cannot be made read-only is no failure of the snapshot. */
+/*
+ * Nobody writes the node any more; that it cannot be made read-only is no failure of the snapshot.
+ */
 static void snapshot_commit(void *state)
 {
     SnapshotState *s = state;
@@ -208,7 +216,8 @@ static void snapshot_abort(void *state)
 
     if (bdrv_replace_node(s->overlay, s->node, &err) < 0 ||
         bdrv_set_backing_hd(s->overlay, NULL, &err) < 0) {
-        error_prepend(&err, "the snapshot of node '%s' could not be undone: ", bdrv_get_node_name(s->node));
+        error_prepend(
+            &err, "the snapshot of node '%s' could not be undone: ", bdrv_get_node_name(s->node));
         error_report_err(err);
     }
 }

@@ -1,6 +1,6 @@
 /*
- * Transactions: first what needs no standstill, then everything is drained and the actions are done one after
- * the other; when one fails, those before it are undone, the last first.
+ * Transactions: first what needs no standstill, then everything is drained and the actions are done
+ * one after the other; when one fails, those before it are undone, the last first.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -17,7 +17,10 @@ BlockDriverState *blockdev_find(const char *device, const char *node_name, Error
 /* Open a node that the monitor owns: blockdev-add, -blockdev. NULL with @errp set. */
 BlockDriverState *blockdev_add(const BlockdevOptions *options, Error **errp);
 
-/* A node as query-block tells of it; @blk is who holds it, or NULL. The caller's; NULL with @errp set. */
+/*
+ * A node as query-block tells of it; @blk is who holds it, or NULL. The caller's; NULL with @errp
+ * set.
+ */
 BlockDeviceInfo *blockdev_query(BlockBackend *blk, BlockDriverState *bs, bool flat, Error **errp);
 
 #endif

@@ -1,10 +1,12 @@
 /*
- * What every user of the block layer needs: its types' names, request flags, permissions, block status.
+ * What every user of the block layer needs: its types' names, request flags, permissions, block
+ * status.
  *
- * The block layer in one paragraph: a disk is a graph of nodes (BlockDriverState). A node is a driver and
- * its children: `file` and the like reach the bytes, a format (`qcow2`, `raw`) sits on its child "file" and
- * perhaps "backing", a filter (`throttle`) changes what passes. Who uses a disk (a device, an export, a
- * job) holds a BlockBackend, whose root is a node. docs/devel/block.md explains it.
+ * The block layer in one paragraph: a disk is a graph of nodes (BlockDriverState). A node is a
+ * driver and its children: `file` and the like reach the bytes, a format (`qcow2`, `raw`) sits on
+ * its child "file" and perhaps "backing", a filter (`throttle`) changes what passes. Who uses a
+ * disk (a device, an export, a job) holds a BlockBackend, whose root is a node. docs/devel/block.md
+ * explains it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,25 +34,30 @@ typedef struct BdrvDirtyBitmap BdrvDirtyBitmap;
 /* No request is longer; splits happen below (BlockLimits). A multiple of every alignment. */
 #define BDRV_REQUEST_MAX_BYTES (INT32_C(1) << 30)
 /* No image is longer: offset + length never overflows an int64_t, rounded up to any alignment. */
-#define BDRV_MAX_LENGTH (INT64_MAX - (INT64_MAX & (BDRV_REQUEST_MAX_BYTES - 1)) - BDRV_REQUEST_MAX_BYTES)
+#define BDRV_MAX_LENGTH \
+    (INT64_MAX - (INT64_MAX & (BDRV_REQUEST_MAX_BYTES - 1)) - BDRV_REQUEST_MAX_BYTES)
 /* No alignment is larger. */
 #define BDRV_MAX_ALIGNMENT (INT32_C(1) << 26)
 
 typedef enum BdrvRequestFlags {
-    BDRV_REQ_FUA = 1 << 0,              /* write: on stable storage when it completes */
-    BDRV_REQ_MAY_UNMAP = 1 << 1,        /* write zeroes: may deallocate */
-    BDRV_REQ_NO_FALLBACK = 1 << 2,      /* write zeroes: -ENOTSUP rather than writing buffers of zeroes */
-    BDRV_REQ_WRITE_COMPRESSED = 1 << 3, /* write: compressed, where the format can; whole clusters */
-    BDRV_REQ_WRITE_UNCHANGED = 1 << 4,  /* write: the visible content stays the same (copy on read) */
-    BDRV_REQ_COPY_ON_READ = 1 << 5,     /* read: also copy it from the backing file into the node */
-    BDRV_REQ_PREFETCH = 1 << 6,         /* read: the buffer is not needed (vector NULL); with COPY_ON_READ */
-    BDRV_REQ_SERIALISING = 1 << 7,      /* write: no other request to the range runs beside it */
-    BDRV_REQ_ZERO_WRITE = 1 << 8,       /* inside the layer: the vector is NULL, the content is zero */
+    BDRV_REQ_FUA = 1 << 0,       /* write: on stable storage when it completes */
+    BDRV_REQ_MAY_UNMAP = 1 << 1, /* write zeroes: may deallocate */
+    BDRV_REQ_NO_FALLBACK =
+        1 << 2, /* write zeroes: -ENOTSUP rather than writing buffers of zeroes */
+    BDRV_REQ_WRITE_COMPRESSED =
+        1 << 3, /* write: compressed, where the format can; whole clusters */
+    BDRV_REQ_WRITE_UNCHANGED =
+        1 << 4,                     /* write: the visible content stays the same (copy on read) */
+    BDRV_REQ_COPY_ON_READ = 1 << 5, /* read: also copy it from the backing file into the node */
+    BDRV_REQ_PREFETCH =
+        1 << 6, /* read: the buffer is not needed (vector NULL); with COPY_ON_READ */
+    BDRV_REQ_SERIALISING = 1 << 7, /* write: no other request to the range runs beside it */
+    BDRV_REQ_ZERO_WRITE = 1 << 8,  /* inside the layer: the vector is NULL, the content is zero */
 } BdrvRequestFlags;
 
 /*
- * Permissions: what a user of a node may do, and what it lets other users of the same node do. Two users
- * go together when each one's permissions are shared by the other.
+ * Permissions: what a user of a node may do, and what it lets other users of the same node do. Two
+ * users go together when each one's permissions are shared by the other.
  */
 typedef enum BlockPermission {
     BLK_PERM_CONSISTENT_READ = 1 << 0,  /* read, and what is read makes sense as a whole */

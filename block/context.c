@@ -1,5 +1,6 @@
 /*
- * Home contexts: everything that is connected moves together, drained, and only when each holder agrees.
+ * Home contexts: everything that is connected moves together, drained, and only when each holder
+ * agrees.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,9 +1,9 @@
 /*
  * The driver `copy-on-read`: a filter that asks for every read to be kept.
  *
- * What a read takes from the child's backing files is written into the child, so that it need not be
- * fetched again. With `bottom` only what comes from the nodes between the child and that one, inclusive, is
- * kept; what lies below it stays there.
+ * What a read takes from the child's backing files is written into the child, so that it need not
+ * be fetched again. With `bottom` only what comes from the nodes between the child and that one,
+ * inclusive, is kept; what lies below it stays there.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -48,7 +48,8 @@ static int cor_open(BlockDriverState *bs, const BlockdevOptions *opts, Error **e
     if (o->bottom && set_bottom(s, file, o->bottom, errp) < 0) {
         return -1;
     }
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
+    bs->supported_write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
     bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED |
         ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) & file->supported_zero_flags);
     bs->supported_truncate_flags = file->supported_truncate_flags;
@@ -64,8 +65,9 @@ static void cor_close(BlockDriverState *bs)
 }
 
 /* Reads write, even where nobody above may: but nothing that anybody could see. */
-static void cor_child_perm(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role, uint64_t parent_perm,
-                           uint64_t parent_shared, uint64_t *perm, uint64_t *shared)
+static void cor_child_perm(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role,
+                           uint64_t parent_perm, uint64_t parent_shared, uint64_t *perm,
+                           uint64_t *shared)
 {
     bdrv_default_perms(bs, child, role, parent_perm, parent_shared, perm, shared);
     if (!bs->inactive && *perm & BLK_PERM_CONSISTENT_READ) {
@@ -75,10 +77,11 @@ static void cor_child_perm(BlockDriverState *bs, BdrvChild *child, BdrvChildRole
 }
 
 /*
- * Whether the first bytes of a range come from between the child (exclusive) and the bottom (inclusive), and
- * how many do or do not. 1, 0 or a negative errno.
+ * Whether the first bytes of a range come from between the child (exclusive) and the bottom
+ * (inclusive), and how many do or do not. 1, 0 or a negative errno.
  */
-static int coroutine_fn comes_from_between(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *n)
+static int coroutine_fn comes_from_between(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                           int64_t *n)
 {
     CorState *s = bs->opaque;
     BlockDriverState *base = bdrv_backing_chain_next(s->bottom);
@@ -96,15 +99,16 @@ static int coroutine_fn comes_from_between(BlockDriverState *bs, int64_t offset,
     return depth > 1;
 }
 
-static int coroutine_fn read_piece(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                   size_t qiov_offset, BdrvRequestFlags flags, bool copy)
+static int coroutine_fn read_piece(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags,
+                                   bool copy)
 {
     return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset,
                                copy ? flags | BDRV_REQ_COPY_ON_READ : flags);
 }
 
-static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     CorState *s = bs->opaque;
 
@@ -129,8 +133,8 @@ static int coroutine_fn cor_co_preadv(BlockDriverState *bs, int64_t offset, int6
     return 0;
 }
 
-static int coroutine_fn cor_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                       size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn cor_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
@@ -146,8 +150,8 @@ static int coroutine_fn cor_co_pdiscard(BlockDriverState *bs, int64_t offset, in
     return bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
-static int coroutine_fn cor_co_pwritev_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                  IOVector *qiov, size_t qiov_offset)
+static int coroutine_fn cor_co_pwritev_compressed(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, IOVector *qiov, size_t qiov_offset)
 {
     IOVector part;
     int ret;

@@ -39,8 +39,8 @@ static uint32_t copy_unit(BlockDriverState *bs)
     return MAX(align, 64 * 1024);
 }
 
-int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, int64_t bytes, IOVector *qiov,
-                                   size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlockDriverState *bs = req->bs;
     int64_t unit = copy_unit(bs), size = MAX(COPY_BYTES, unit);
@@ -71,7 +71,9 @@ int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, i
             n = MIN(n, size - (offset - first));
             chunk = MIN(chunk, size);
             iovector_init_buf(&part, bounce, chunk);
-            ret = first < total ? bdrv_driver_preadv(bs, first, MIN(chunk, total - first), &part, 0, 0) : 0;
+            ret = first < total
+                      ? bdrv_driver_preadv(bs, first, MIN(chunk, total - first), &part, 0, 0)
+                      : 0;
             if (ret >= 0 && first + chunk > total) {
                 int64_t there = MAX(total - first, 0);
 

@@ -8,8 +8,8 @@
 
 #include <errno.h>
 
-int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size, struct json_object *opts,
-                                         Error **errp)
+int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size,
+                                         struct json_object *opts, Error **errp)
 {
     g_autoptr(BlockdevOptions) image = bdrv_options_for_file(filename, "raw", errp);
     const BlockdevOptions *protocol;
@@ -20,7 +20,8 @@ int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size, st
         return -EINVAL;
     }
     if (image->driver != BLOCKDEV_DRIVER_RAW || image->u.raw.file->type != QTYPE_QDICT) {
-        error_setg(errp, "Could not create '%s': a description is no name for a new image", filename);
+        error_setg(errp, "Could not create '%s': a description is no name for a new image",
+                   filename);
         return -EINVAL;
     }
     protocol = &image->u.raw.file->u.definition;
@@ -30,7 +31,8 @@ int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size, st
                    BlockdevDriver_str(protocol->driver));
         return -ENOTSUP;
     }
-    path = protocol->driver == BLOCKDEV_DRIVER_FILE ? protocol->u.file.filename
-           : protocol->driver == BLOCKDEV_DRIVER_HOST_DEVICE ? protocol->u.host_device.filename : filename;
+    path = protocol->driver == BLOCKDEV_DRIVER_FILE          ? protocol->u.file.filename
+           : protocol->driver == BLOCKDEV_DRIVER_HOST_DEVICE ? protocol->u.host_device.filename
+                                                             : filename;
     return drv->co_create_opts(path, size, opts, errp);
 }

@@ -17,10 +17,11 @@ struct json_object;
  * @size: bytes that it shall have
  * @opts: options of its driver, strings; NULL: none
  *
- * Returns: 0, or a negative errno with @errp set: it could not be made, or is of a kind that cannot be.
+ * Returns: 0, or a negative errno with @errp set: it could not be made, or is of a kind that cannot
+ * be.
  */
-int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size, struct json_object *opts,
-                                         Error **errp);
+int coroutine_fn bdrv_co_create_protocol(const char *filename, uint64_t size,
+                                         struct json_object *opts, Error **errp);
 
 /* What a file takes. */
 extern const BdrvCreateOption file_create_options[];

@@ -1,9 +1,9 @@
 /*
  * Dirty bitmaps: one bit for each piece of a node, in a flat map.
  *
- * A node's bitmaps, the list of them and their content, are protected by the node's dirty_lock: a write
- * marks all of them in one critical section. Nothing waits while it holds the lock. The number of set bits
- * is kept beside the map, so that asking for it costs nothing.
+ * A node's bitmaps, the list of them and their content, are protected by the node's dirty_lock: a
+ * write marks all of them in one critical section. Nothing waits while it holds the lock. The
+ * number of set bits is kept beside the map, so that asking for it costs nothing.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -100,8 +100,8 @@ static bool check_new(BlockDriverState *bs, uint32_t granularity, const char *na
     return true;
 }
 
-BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity, const char *name,
-                                          Error **errp)
+BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
+                                          const char *name, Error **errp)
 {
     BdrvDirtyBitmap *bitmap;
     int64_t size;
@@ -111,7 +111,8 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     }
     size = bdrv_getlength(bs);
     if (size < 0) {
-        error_setg_errno(errp, -size, "Could not get the length of node '%s'", bdrv_get_node_name(bs));
+        error_setg_errno(errp, -size, "Could not get the length of node '%s'",
+                         bdrv_get_node_name(bs));
         return NULL;
     }
     bitmap = g_new0(BdrvDirtyBitmap, 1);
@@ -291,7 +292,8 @@ int bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, unsigned flags, Error
     const char *name = bitmap->name ? bitmap->name : "";
 
     if ((flags & BDRV_BITMAP_BUSY) && bdrv_dirty_bitmap_busy(bitmap)) {
-        error_setg(errp, "Bitmap '%s' is currently in use by another operation and cannot be used", name);
+        error_setg(errp, "Bitmap '%s' is currently in use by another operation and cannot be used",
+                   name);
         return -1;
     }
     if ((flags & BDRV_BITMAP_RO) && bdrv_dirty_bitmap_get_persistence(bitmap) &&
@@ -310,8 +312,8 @@ int bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, unsigned flags, Error
 /* ---- content; under the lock ---- */
 
 /* The bits of [offset, offset + bytes), rounded outwards and cut at the end; false: none. */
-static bool bits_of(const BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes, unsigned long *first,
-                    unsigned long *n)
+static bool bits_of(const BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
+                    unsigned long *first, unsigned long *n)
 {
     int64_t end;
 
@@ -334,7 +336,9 @@ static void set_range(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes)
     }
 }
 
-/* The first bit that is @value at or after the one of @offset, before the end of the range; or -1. */
+/*
+ * The first bit that is @value at or after the one of @offset, before the end of the range; or -1.
+ */
 static int64_t next_of(const BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes, bool value)
 {
     unsigned long first, n, found;
@@ -438,8 +442,9 @@ static bool next_area(const BdrvDirtyBitmap *bitmap, int64_t start, int64_t end,
     return true;
 }
 
-bool bdrv_dirty_bitmap_next_dirty_area(BdrvDirtyBitmap *bitmap, int64_t start, int64_t end, int64_t max_bytes,
-                                       int64_t *dirty_start, int64_t *dirty_count)
+bool bdrv_dirty_bitmap_next_dirty_area(BdrvDirtyBitmap *bitmap, int64_t start, int64_t end,
+                                       int64_t max_bytes, int64_t *dirty_start,
+                                       int64_t *dirty_count)
 {
     bool found;
 
@@ -449,7 +454,8 @@ bool bdrv_dirty_bitmap_next_dirty_area(BdrvDirtyBitmap *bitmap, int64_t start, i
     return found;
 }
 
-bool bdrv_dirty_bitmap_status(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes, int64_t *count)
+bool bdrv_dirty_bitmap_status(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
+                              int64_t *count)
 {
     bool dirty = false;
 
@@ -494,8 +500,11 @@ bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, BdrvDirtyBitmap *src, Error 
     lock_two(dest->bs, src->bs);
     same_size = dest->size == src->size;
     if (!same_size) {
-        error_setg(errp, "Bitmaps are of different sizes (destination size is %" PRId64 ", source size is "
-                   "%" PRId64 ") and can't be merged", dest->size, src->size);
+        error_setg(errp,
+                   "Bitmaps are of different sizes (destination size is %" PRId64
+                   ", source size is "
+                   "%" PRId64 ") and can't be merged",
+                   dest->size, src->size);
     } else if (dest->shift == src->shift) {
         bitmap_or(dest->map, dest->map, src->map, dest->nbits);
         dest->count = bitmap_count_one(dest->map, dest->nbits);
@@ -568,7 +577,8 @@ uint64_t bdrv_dirty_bitmap_serialization_size(const BdrvDirtyBitmap *bitmap)
 }
 
 /* How many bits of the map lie in the piece; it begins at a word. */
-static unsigned long bits_in_piece(const BdrvDirtyBitmap *bitmap, uint64_t byte_offset, uint64_t bytes)
+static unsigned long bits_in_piece(const BdrvDirtyBitmap *bitmap, uint64_t byte_offset,
+                                   uint64_t bytes)
 {
     g_assert(byte_offset % 8 == 0 && bytes % 8 == 0);
     if (byte_offset >= bitmap_le_size_bytes(bitmap->nbits)) {
@@ -577,7 +587,8 @@ static unsigned long bits_in_piece(const BdrvDirtyBitmap *bitmap, uint64_t byte_
     return MIN(bytes * 8, bitmap->nbits - byte_offset * 8);
 }
 
-void bdrv_dirty_bitmap_serialize(BdrvDirtyBitmap *bitmap, void *buf, uint64_t byte_offset, uint64_t bytes)
+void bdrv_dirty_bitmap_serialize(BdrvDirtyBitmap *bitmap, void *buf, uint64_t byte_offset,
+                                 uint64_t bytes)
 {
     unsigned long n;
 

@@ -1,10 +1,10 @@
 /*
  * Dirty bitmaps: which parts of a node were written since the bitmap was made or cleared.
  *
- * A bit stands for `granularity` bytes. Named ones are the user's (backup, NBD's qemu:dirty-bitmap:NAME), those
- * without a name belong to jobs. Recording happens in the write path of the node, in any thread; everything
- * here locks for itself, any thread, unless it says main thread. Bitmaps of a node are in the order in which
- * they were made.
+ * A bit stands for `granularity` bytes. Named ones are the user's (backup, NBD's
+ * qemu:dirty-bitmap:NAME), those without a name belong to jobs. Recording happens in the write path
+ * of the node, in any thread; everything here locks for itself, any thread, unless it says main
+ * thread. Bitmaps of a node are in the order in which they were made.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -20,12 +20,12 @@
 #define BDRV_BITMAP_NAME_MAX 1023
 
 /*
- * @granularity: a power of two in range; 0: the node's cluster size, between 4 KiB and 64 KiB. @name: NULL for
- * a job's. All clean, enabled. NULL with @errp set: name taken or too long, bad granularity, no memory.
- * Main thread.
+ * @granularity: a power of two in range; 0: the node's cluster size, between 4 KiB and 64 KiB.
+ * @name: NULL for a job's. All clean, enabled. NULL with @errp set: name taken or too long, bad
+ * granularity, no memory. Main thread.
  */
-BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity, const char *name,
-                                          Error **errp);
+BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
+                                          const char *name, Error **errp);
 /* Remove it from its node. Main thread, or the home context where nobody else knows it. */
 void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap);
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name);
@@ -59,7 +59,10 @@ typedef enum BdrvBitmapCheck {
 /* Whether none of @flags is true of it; -1 with @errp set. */
 int bdrv_dirty_bitmap_check(const BdrvDirtyBitmap *bitmap, unsigned flags, Error **errp);
 
-/* Content: ranges in bytes; rounded outwards when setting, clearing needs multiples of the granularity. */
+/*
+ * Content: ranges in bytes; rounded outwards when setting, clearing needs multiples of the
+ * granularity.
+ */
 void bdrv_set_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_reset_dirty_bitmap(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 void bdrv_clear_dirty_bitmap(BdrvDirtyBitmap *bitmap);
@@ -69,16 +72,19 @@ int64_t bdrv_get_dirty_count(BdrvDirtyBitmap *bitmap);                 /* bytes 
 int64_t bdrv_dirty_bitmap_next_dirty(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 int64_t bdrv_dirty_bitmap_next_zero(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes);
 /* The first dirty range inside [@start, @end), at most @max_bytes long. False: none. */
-bool bdrv_dirty_bitmap_next_dirty_area(BdrvDirtyBitmap *bitmap, int64_t start, int64_t end, int64_t max_bytes,
-                                       int64_t *dirty_start, int64_t *dirty_count);
+bool bdrv_dirty_bitmap_next_dirty_area(BdrvDirtyBitmap *bitmap, int64_t start, int64_t end,
+                                       int64_t max_bytes, int64_t *dirty_start,
+                                       int64_t *dirty_count);
 /* Whether @offset is dirty; *@count: how many of @bytes bytes from there are the same. */
-bool bdrv_dirty_bitmap_status(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes, int64_t *count);
+bool bdrv_dirty_bitmap_status(BdrvDirtyBitmap *bitmap, int64_t offset, int64_t bytes,
+                              int64_t *count);
 /* dest |= src, whatever their granularities. False with @errp set: sizes differ. */
 bool bdrv_merge_dirty_bitmap(BdrvDirtyBitmap *dest, BdrvDirtyBitmap *src, Error **errp);
 
 /* Persistence: the bitmap as bits, little-endian 64-bit words as in qcow2, a piece at a time. */
-uint64_t bdrv_dirty_bitmap_serialization_size(const BdrvDirtyBitmap *bitmap);      /* bytes, whole */
-void bdrv_dirty_bitmap_serialize(BdrvDirtyBitmap *bitmap, void *buf, uint64_t byte_offset, uint64_t bytes);
+uint64_t bdrv_dirty_bitmap_serialization_size(const BdrvDirtyBitmap *bitmap); /* bytes, whole */
+void bdrv_dirty_bitmap_serialize(BdrvDirtyBitmap *bitmap, void *buf, uint64_t byte_offset,
+                                 uint64_t bytes);
 void bdrv_dirty_bitmap_deserialize(BdrvDirtyBitmap *bitmap, const void *buf, uint64_t byte_offset,
                                    uint64_t bytes);
 

@@ -1,6 +1,7 @@
 /*
- * Draining: from the node upwards every holder is told to hold its requests back; then the calling thread
- * turns its loop until none is under way. Requests below a drained node come from above it, so they end too.
+ * Draining: from the node upwards every holder is told to hold its requests back; then the calling
+ * thread turns its loop until none is under way. Requests below a drained node come from above it,
+ * so they end too.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

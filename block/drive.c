@@ -1,9 +1,10 @@
 /*
  * From the text of -drive to the description of a node.
  *
- * The image's name becomes a description first (block/filename.c); then every key that belongs to a node is
- * put into it as if it had been written there, and the whole is read by the visitor of BlockdevOptions. So a
- * driver's own option needs no line here, and what nobody knows is refused by its name.
+ * The image's name becomes a description first (block/filename.c); then every key that belongs to a
+ * node is put into it as if it had been written there, and the whole is read by the visitor of
+ * BlockdevOptions. So a driver's own option needs no line here, and what nobody knows is refused by
+ * its name.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -98,7 +99,8 @@ static void merge(Pairs *into, Pairs *from)
     json_object_object_foreach(from, key, value) {
         struct json_object *old;
 
-        if (json_object_object_get_ex(into, key, &old) && json_object_is_type(old, json_type_object) &&
+        if (json_object_object_get_ex(into, key, &old) &&
+            json_object_is_type(old, json_type_object) &&
             json_object_is_type(value, json_type_object)) {
             merge(old, value);
         } else {
@@ -150,7 +152,8 @@ static Pairs *options_as_text(const BlockdevOptions *opts)
 
 static bool take_interface(DriveOptions *drive, Pairs *pairs, Error **errp)
 {
-    g_autofree char *name = take(pairs, "if"), *index = take(pairs, "index"), *media = take(pairs, "media");
+    g_autofree char *name = take(pairs, "if"), *index = take(pairs, "index"),
+                    *media = take(pairs, "media");
     int i = 0;
 
     while (name && i < DRIVE_IF__MAX && strcmp(name, interface_names[i])) {
@@ -173,10 +176,12 @@ static bool take_interface(DriveOptions *drive, Pairs *pairs, Error **errp)
     return true;
 }
 
-static bool take_on_error(Pairs *pairs, const char *key, bool is_read, BlockdevOnError *action, Error **errp)
+static bool take_on_error(Pairs *pairs, const char *key, bool is_read, BlockdevOnError *action,
+                          Error **errp)
 {
     g_autofree char *text = take(pairs, key);
-    int value = text ? qapi_enum_parse(&BlockdevOnError_lookup, text, -1, NULL) : BLOCKDEV_ON_ERROR_AUTO;
+    int value =
+        text ? qapi_enum_parse(&BlockdevOnError_lookup, text, -1, NULL) : BLOCKDEV_ON_ERROR_AUTO;
 
     if (value < 0 || (is_read && value == BLOCKDEV_ON_ERROR_ENOSPC)) {
         error_setg(errp, "'%s' invalid %s error action", text, is_read ? "read" : "write");
@@ -199,14 +204,19 @@ static bool refuse_others(Pairs *pairs, Error **errp)
         return false;
     }
     if (on) {
-        error_setg(errp, "snapshot=on is not supported: make an overlay with 'ferry-img create -b'");
+        error_setg(errp,
+                   "snapshot=on is not supported: make an overlay with 'ferry-img create -b'");
         return false;
     }
     json_object_object_foreach(pairs, key, value) {
         (void)value;
-        if (!strcmp(key, "throttling") || g_str_has_prefix(key, "bps") || g_str_has_prefix(key, "iops")) {
-            error_setg(errp, "Property '%s' is not supported: limits are an object throttle-group and a node "
-                       "with driver=throttle", key);
+        if (!strcmp(key, "throttling") || g_str_has_prefix(key, "bps") ||
+            g_str_has_prefix(key, "iops")) {
+            error_setg(
+                errp,
+                "Property '%s' is not supported: limits are an object throttle-group and a node "
+                "with driver=throttle",
+                key);
             return false;
         }
     }
@@ -286,13 +296,17 @@ static Pairs *bottom(Pairs *obj)
 {
     struct json_object *file;
 
-    while (json_object_object_get_ex(obj, "file", &file) && json_object_is_type(file, json_type_object)) {
+    while (json_object_object_get_ex(obj, "file", &file) &&
+           json_object_is_type(file, json_type_object)) {
         obj = file;
     }
     return obj;
 }
 
-/* The description by name and format, as text; or, without a name, what the keys themselves describe. */
+/*
+ * The description by name and format, as text; or, without a name, what the keys themselves
+ * describe.
+ */
 static Pairs *describe_image(Pairs *pairs, Error **errp)
 {
     g_autofree char *name = take(pairs, NAME_KEY), *format = take(pairs, "format");
@@ -318,8 +332,10 @@ static Pairs *describe_image(Pairs *pairs, Error **errp)
         return obj;
     }
     if (!format && !g_str_has_prefix(name, "json:")) {
-        error_setg(errp, "Parameter 'format' is missing: write format=raw, format=qcow2 or another; it is not "
-                   "guessed, as a guest could have written what is guessed from");
+        error_setg(
+            errp,
+            "Parameter 'format' is missing: write format=raw, format=qcow2 or another; it is not "
+            "guessed, as a guest could have written what is guessed from");
         return NULL;
     }
     opts = bdrv_options_for_file(name, format, errp);

@@ -40,8 +40,8 @@ void drive_options_free(DriveOptions *drive);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DriveOptions, drive_options_free)
 
 /*
- * Open it: a named BlockBackend that the monitor owns, without permissions until a device takes it. Its id and
- * index are filled in where they were not given. NULL with @errp set.
+ * Open it: a named BlockBackend that the monitor owns, without permissions until a device takes it.
+ * Its id and index are filled in where they were not given. NULL with @errp set.
  */
 BlockBackend *drive_new(DriveOptions *drive, Error **errp);
 

@@ -1,13 +1,13 @@
 /*
  * What a block driver is: the vtable, the node it drives, the edges to children.
  *
- * A driver is one file with one BlockDriver and one line in block/drivers.c. It is called with requests that
- * are valid: inside the node, aligned to bs->bl.request_alignment, not larger than bs->bl.max_transfer
- * (max_pwrite_zeroes, max_pdiscard), writes only when the node may be written.
+ * A driver is one file with one BlockDriver and one line in block/drivers.c. It is called with
+ * requests that are valid: inside the node, aligned to bs->bl.request_alignment, not larger than
+ * bs->bl.max_transfer (max_pwrite_zeroes, max_pdiscard), writes only when the node may be written.
  *
- * Threads: open, close, reopen and everything that is not coroutine_fn: main thread, node drained. Coroutines:
- * the node's home context, many at once; drivers protect what they keep over a yield by a CoMutex. A driver
- * with thread_safe set takes coroutines in any thread at the same time.
+ * Threads: open, close, reopen and everything that is not coroutine_fn: main thread, node drained.
+ * Coroutines: the node's home context, many at once; drivers protect what they keep over a yield by
+ * a CoMutex. A driver with thread_safe set takes coroutines in any thread at the same time.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -33,7 +33,10 @@ typedef enum BdrvChildRole {
 /* "file" of a format without a separate data file. */
 #define BDRV_CHILD_IMAGE (BDRV_CHILD_DATA | BDRV_CHILD_METADATA | BDRV_CHILD_PRIMARY)
 
-/* What the holder of an edge wants to be told. One table for nodes above nodes, one for BlockBackends. */
+/*
+ * What the holder of an edge wants to be told. One table for nodes above nodes, one for
+ * BlockBackends.
+ */
 struct BdrvChildClass {
     /* For messages: "node 'x'", "block device 'y'"; g_free() it. */
     char *(*describe_parent)(const BdrvChild *child);
@@ -64,9 +67,12 @@ struct BdrvChild {
     GList in_parent, in_child;          /* links of parent->children and bs->parents */
 };
 
-/* What requests to a node must keep to. 0 means no limit. Filled by refresh_limits on children's values. */
+/*
+ * What requests to a node must keep to. 0 means no limit. Filled by refresh_limits on children's
+ * values.
+ */
 typedef struct BlockLimits {
-    uint32_t request_alignment;         /* offset and length of reads and writes; 1 or more, power of two */
+    uint32_t request_alignment; /* offset and length of reads and writes; 1 or more, power of two */
     uint64_t max_transfer;              /* bytes of a read or write */
     uint32_t opt_transfer;              /* a good size, 0: none is better */
     uint32_t max_iov;                   /* elements of a vector */
@@ -82,9 +88,9 @@ typedef struct BdrvTrackedRequest BdrvTrackedRequest;
 
 struct BlockDriverState {
     const BlockDriver *drv;
-    void *opaque;                       /* the driver's instance, drv->instance_size bytes, zeroed */
+    void *opaque; /* the driver's instance, drv->instance_size bytes, zeroed */
     char *node_name;
-    char *filename;                     /* for people; the driver sets it in open, or the layer does */
+    char *filename; /* for people; the driver sets it in open, or the layer does */
     int refcnt;
     AioContext *aio_context;
 
@@ -95,7 +101,10 @@ struct BlockDriverState {
     /* As opened; changed by reopen. */
     BlockdevOptions *options;           /* what it was opened with, and what it inherited */
     BlockdevOptions *explicit_options;  /* the first alone */
-    /* The node whose definition it was a part of; meaningful while an edge leads from there to here. */
+    /*
+     * The node whose definition it was a part of; meaningful while an edge leads from there to
+     * here.
+     */
     BlockDriverState *inherits_from;
     bool read_only, auto_read_only, force_share;
     bool cache_direct, cache_no_flush;
@@ -172,8 +181,9 @@ struct BlockDriver {
     BlockdevRefOrNull *(*backing_option)(const BlockdevOptions *opts);
 
     /*
-     * Open children by bdrv_open_child(), check everything, fill supported_*_flags and total_bytes. To run
-     * coroutines use aio_co_run(bs->aio_context, ...). On failure undo everything but children. 0 or -1.
+     * Open children by bdrv_open_child(), check everything, fill supported_*_flags and total_bytes.
+     * To run coroutines use aio_co_run(bs->aio_context, ...). On failure undo everything but
+     * children. 0 or -1.
      */
     int (*open)(BlockDriverState *bs, const BlockdevOptions *opts, Error **errp);
     void (*close)(BlockDriverState *bs);
@@ -181,14 +191,15 @@ struct BlockDriver {
     void (*refresh_limits)(BlockDriverState *bs);
 
     /*
-     * What the node needs of @child (NULL: of one that will be of @role) and shares with others there, given
-     * what the node's own parents need and share. NULL: bdrv_default_perms().
+     * What the node needs of @child (NULL: of one that will be of @role) and shares with others
+     * there, given what the node's own parents need and share. NULL: bdrv_default_perms().
      */
-    void (*child_perm)(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role, uint64_t parent_perm,
-                       uint64_t parent_shared, uint64_t *perm, uint64_t *shared);
+    void (*child_perm)(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role,
+                       uint64_t parent_perm, uint64_t parent_shared, uint64_t *perm,
+                       uint64_t *shared);
     /*
-     * The node's cumulative permissions are about to change (locks on files): may fail, then abort is called
-     * for those asked before; else set. NULL: does not care.
+     * The node's cumulative permissions are about to change (locks on files): may fail, then abort
+     * is called for those asked before; else set. NULL: does not care.
      */
     int (*check_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared, Error **errp);
     void (*set_perm)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
@@ -203,16 +214,17 @@ struct BlockDriver {
     void (*detach_aio_context)(BlockDriverState *bs);
     void (*attach_aio_context)(BlockDriverState *bs, AioContext *ctx);
     /*
-     * Stop, restart activity that is not a request (timers, reconnects). Main thread, between open and close;
-     * a node that is drained when it opens begins with a stop, one that closes needs no restart.
+     * Stop, restart activity that is not a request (timers, reconnects). Main thread, between open
+     * and close; a node that is drained when it opens begins with a stop, one that closes needs no
+     * restart.
      */
     void (*drain_begin)(BlockDriverState *bs);
     void (*drain_end)(BlockDriverState *bs);
 
-    int coroutine_fn (*co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                  size_t qiov_offset, BdrvRequestFlags flags);
-    int coroutine_fn (*co_pwritev)(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                   size_t qiov_offset, BdrvRequestFlags flags);
+    int coroutine_fn (*co_preadv)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                  IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
+    int coroutine_fn (*co_pwritev)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
     /* -ENOTSUP: the layer writes buffers of zeroes instead (not with BDRV_REQ_NO_FALLBACK). */
     int coroutine_fn (*co_pwrite_zeroes)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                          BdrvRequestFlags flags);
@@ -226,34 +238,40 @@ struct BlockDriver {
     /* Of drivers without children: to stable storage. */
     int coroutine_fn (*co_flush_to_disk)(BlockDriverState *bs);
     /*
-     * @offset and @bytes inside the node. @want_zero: exact zeroes matter more than speed. Sets *pnum (1 to
+     * @offset and @bytes inside the node. @want_zero: exact zeroes matter more than speed. Sets
+     * *pnum (1 to
      * @bytes), *map and *file as bdrv_co_block_status(). NULL: everything is data, or the child's.
      */
-    int coroutine_fn (*co_block_status)(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                        int64_t *pnum, int64_t *map, BlockDriverState **file);
+    int coroutine_fn (*co_block_status)(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                        int64_t bytes, int64_t *pnum, int64_t *map,
+                                        BlockDriverState **file);
     /*
-     * A descriptor of a file whose page cache holds nothing but the node's content, the range at *offset of it;
-     * moves *offset. -1: there is none. Any thread, while a request is counted. NULL: there never is.
+     * A descriptor of a file whose page cache holds nothing but the node's content, the range at
+     * *offset of it; moves *offset. -1: there is none. Any thread, while a request is counted.
+     * NULL: there never is.
      */
     int (*page_cache_fd)(BlockDriverState *bs, int64_t *offset, int64_t bytes);
     int64_t coroutine_fn (*co_getlength)(BlockDriverState *bs);
     /*
-     * The node's length now that its child has another one, for drivers that are neither filter nor have
-     * their length in metadata (raw). Any thread. NULL: the child's length does not matter.
+     * The node's length now that its child has another one, for drivers that are neither filter nor
+     * have their length in metadata (raw). Any thread. NULL: the child's length does not matter.
      */
     int64_t (*length_by_child)(BlockDriverState *bs, BdrvChild *child);
     int64_t coroutine_fn (*co_get_allocated_file_size)(BlockDriverState *bs);
-    int coroutine_fn (*co_truncate)(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                    BdrvRequestFlags flags, Error **errp);
+    int coroutine_fn (*co_truncate)(BlockDriverState *bs, int64_t offset, bool exact,
+                                    PreallocMode prealloc, BdrvRequestFlags flags, Error **errp);
 
-    /* Make an image by @opts, of this driver; the child "file" of a format exists and is given by reference. */
+    /*
+     * Make an image by @opts, of this driver; the child "file" of a format exists and is given by
+     * reference.
+     */
     int coroutine_fn (*co_create)(BlockdevCreateOptions *opts, Error **errp);
     /*
-     * The same from what `ferry-img create -o` says: @opts is of strings and owned by the caller. Creates the
-     * file below too. NULL: only protocols that can be created have it.
+     * The same from what `ferry-img create -o` says: @opts is of strings and owned by the caller.
+     * Creates the file below too. NULL: only protocols that can be created have it.
      */
-    int coroutine_fn (*co_create_opts)(const char *filename, uint64_t size, struct json_object *opts,
-                                       Error **errp);
+    int coroutine_fn (*co_create_opts)(const char *filename, uint64_t size,
+                                       struct json_object *opts, Error **errp);
     /* Of formats: what `-o` takes, for help and checks; ends with a NULL name. */
     const struct BdrvCreateOption *create_options;
 
@@ -261,21 +279,27 @@ struct BlockDriver {
     /* Write a new backing file name into the image; NULL: none. */
     int coroutine_fn (*co_change_backing_file)(BlockDriverState *bs, const char *backing_file,
                                                const char *backing_fmt);
-    /* Let the image have nothing of its own any more: all of it is the backing file's. NULL: it cannot. */
+    /*
+     * Let the image have nothing of its own any more: all of it is the backing file's. NULL: it
+     * cannot.
+     */
     int coroutine_fn (*co_make_empty)(BlockDriverState *bs);
     int coroutine_fn (*co_get_info)(BlockDriverState *bs, BlockDriverInfo *info);
     /* The caller's; NULL with @errp set, or NULL without: nothing to tell. */
     ImageInfoSpecific *(*get_specific_info)(BlockDriverState *bs, Error **errp);
     /* Internal snapshots, the caller's; NULL function: the format has none. */
-    int coroutine_fn (*co_list_snapshots)(BlockDriverState *bs, SnapshotInfoList **list, Error **errp);
+    int coroutine_fn (*co_list_snapshots)(BlockDriverState *bs, SnapshotInfoList **list,
+                                          Error **errp);
 
     /* Read metadata anew after another process wrote the image; write everything and forget it. */
     int coroutine_fn (*co_invalidate_cache)(BlockDriverState *bs, Error **errp);
     int coroutine_fn (*co_inactivate)(BlockDriverState *bs);
 
-    /* Whether a persistent bitmap may be added; its removal from the image; NULL: not persistent. */
-    bool coroutine_fn (*co_can_store_bitmap)(BlockDriverState *bs, const char *name, uint32_t granularity,
-                                             Error **errp);
+    /*
+     * Whether a persistent bitmap may be added; its removal from the image; NULL: not persistent.
+     */
+    bool coroutine_fn (*co_can_store_bitmap)(BlockDriverState *bs, const char *name,
+                                             uint32_t granularity, Error **errp);
     int coroutine_fn (*co_remove_bitmap)(BlockDriverState *bs, const char *name, Error **errp);
 };
 
@@ -283,7 +307,9 @@ typedef struct BdrvCreateOption {
     const char *name, *desc, *default_value;
 } BdrvCreateOption;
 
-/* block/drivers.c: all drivers, NULL-terminated; by name, NULL with @errp set when there is none. */
+/*
+ * block/drivers.c: all drivers, NULL-terminated; by name, NULL with @errp set when there is none.
+ */
 extern const BlockDriver *const block_drivers[];
 const BlockDriver *bdrv_find_driver(const char *format_name, Error **errp);
 const BlockDriver *bdrv_driver_of(BlockdevDriver driver);
@@ -292,29 +318,33 @@ const BlockDriver *bdrv_driver_of(BlockdevDriver driver);
  * bdrv_open_child:
  * @parent: the node whose open runs
  * @name: of the edge
- * @ref: a definition (opened with what it inherits from @parent: read-only, cache, discard) or a name
+ * @ref: a definition (opened with what it inherits from @parent: read-only, cache, discard) or a
+ * name
  *
  * Returns: the edge, owned by @parent and gone with it; NULL with @errp set.
  */
 BdrvChild *bdrv_open_child(BlockDriverState *parent, const char *name, BlockdevRef *ref,
                            BdrvChildRole role, Error **errp);
 /* The same for the child "file": sets parent->file. 0, or -1 with @errp set. */
-int bdrv_open_file_child(BlockDriverState *parent, BlockdevRef *ref, BdrvChildRole role, Error **errp);
+int bdrv_open_file_child(BlockDriverState *parent, BlockdevRef *ref, BdrvChildRole role,
+                         Error **errp);
 /* Attach an open node; takes a reference. NULL with @errp set. */
 BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *bs, const char *name,
                              BdrvChildRole role, Error **errp);
 /* Remove an edge of a node and drop its reference. NULL is allowed. */
 void bdrv_detach_child(BdrvChild *child);
 /* An edge that no node holds (BlockBackend). Takes a reference to @bs. NULL with @errp set. */
-BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name, const BdrvChildClass *klass,
-                                  uint64_t perm, uint64_t shared_perm, void *opaque, Error **errp);
+BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name,
+                                  const BdrvChildClass *klass, uint64_t perm, uint64_t shared_perm,
+                                  void *opaque, Error **errp);
 void bdrv_root_detach_child(BdrvChild *child);
 /* Change what the holder of a root edge may do. 0, or -1 with @errp set. */
 int bdrv_child_try_set_perm(BdrvChild *child, uint64_t perm, uint64_t shared, Error **errp);
 /* Ask child_perm() anew, after a driver changed its mind. 0, or -1 with @errp set. */
 int bdrv_refresh_perms(BlockDriverState *bs, Error **errp);
-void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role, uint64_t parent_perm,
-                        uint64_t parent_shared, uint64_t *perm, uint64_t *shared);
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role,
+                        uint64_t parent_perm, uint64_t parent_shared, uint64_t *perm,
+                        uint64_t *shared);
 /* "write", "consistent read, resize": for messages; g_free() it. */
 char *bdrv_perm_names(uint64_t perm);
 
@@ -323,7 +353,9 @@ void coroutine_fn bdrv_co_set_length(BlockDriverState *bs, int64_t bytes);
 /* Recompute bs->bl here and above. Main thread. */
 void bdrv_refresh_limits(BlockDriverState *bs);
 
-/* Count what is a request but does not come through io.h (background work of a driver). Any thread. */
+/*
+ * Count what is a request but does not come through io.h (background work of a driver). Any thread.
+ */
 void bdrv_inc_in_flight(BlockDriverState *bs);
 void bdrv_dec_in_flight(BlockDriverState *bs);
 

@@ -1,6 +1,7 @@
 /*
- * Edges: who stands on which node. An edge comes, goes or moves only together with the permissions that it
- * brings, with the home context of the nodes that it connects, and with the drains that are under way.
+ * Edges: who stands on which node. An edge comes, goes or moves only together with the permissions
+ * that it brings, with the home context of the nodes that it connects, and with the drains that are
+ * under way.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -150,7 +151,10 @@ BdrvChild *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *bs, con
     return child;
 }
 
-/* What an edge leaves behind can only want less; that never fails but for a lock that cannot be given up. */
+/*
+ * What an edge leaves behind can only want less; that never fails but for a lock that cannot be
+ * given up.
+ */
 static void update_perms_after_loss(BlockDriverState *bs)
 {
     Error *err = NULL;
@@ -179,8 +183,9 @@ void bdrv_detach_child(BdrvChild *child)
     bdrv_unref(bs);
 }
 
-BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name, const BdrvChildClass *klass,
-                                  uint64_t perm, uint64_t shared_perm, void *opaque, Error **errp)
+BdrvChild *bdrv_root_attach_child(BlockDriverState *bs, const char *name,
+                                  const BdrvChildClass *klass, uint64_t perm, uint64_t shared_perm,
+                                  void *opaque, Error **errp)
 {
     BdrvChild *child = edge_new(name, klass, 0, NULL, opaque);
 
@@ -234,7 +239,10 @@ static bool edge_may_change(const BdrvChild *child, Error **errp)
     return true;
 }
 
-/* Let the edge point elsewhere without asking about permissions. The old node is not unreferenced yet. */
+/*
+ * Let the edge point elsewhere without asking about permissions. The old node is not unreferenced
+ * yet.
+ */
 static void redirect(BdrvChild *child, BlockDriverState *to)
 {
     bdrv_ref(child->bs);

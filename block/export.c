@@ -37,7 +37,10 @@ BlockExport *block_export_find(const char *id)
     return exp;
 }
 
-/* iothreads ------------------------------------------------------------------------------------------- */
+/*
+ * iothreads
+ * -------------------------------------------------------------------------------------------
+ */
 
 static int use_iothread(BlockExport *exp, const char *id, Error **errp)
 {
@@ -93,9 +96,13 @@ static int move_node(BlockExport *exp, bool fixed, Error **errp)
     return 0;
 }
 
-/* Life ------------------------------------------------------------------------------------------------ */
+/*
+ * Life
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static int hold_node(BlockExport *exp, const BlockExportOptions *opts, uint64_t shared_perm, Error **errp)
+static int hold_node(BlockExport *exp, const BlockExportOptions *opts, uint64_t shared_perm,
+                     Error **errp)
 {
     BlockDriverState *bs = bdrv_lookup(opts->node_name, errp);
     uint64_t perm = BLK_PERM_CONSISTENT_READ;
@@ -141,7 +148,8 @@ BlockExport *block_export_add(const BlockExportOptions *opts, uint64_t shared_pe
     BlockExport *exp;
 
     if (!drv) {
-        error_setg(errp, "This program has no exports of type '%s'", BlockExportType_str(opts->type));
+        error_setg(errp, "This program has no exports of type '%s'",
+                   BlockExportType_str(opts->type));
         return NULL;
     }
     if (!id_wellformed(opts->id)) {
@@ -162,8 +170,9 @@ BlockExport *block_export_add(const BlockExportOptions *opts, uint64_t shared_pe
     exp->refcount = 1;
     exp->writable = opts->has_writable && opts->writable;
     exp->in_exports.data = exp;
-    if (use_iothreads(exp, opts->iothread, errp) < 0 || hold_node(exp, opts, shared_perm, errp) < 0 ||
-        move_node(exp, fixed, errp) < 0 || drv->create(exp, opts, errp) < 0) {
+    if (use_iothreads(exp, opts->iothread, errp) < 0 ||
+        hold_node(exp, opts, shared_perm, errp) < 0 || move_node(exp, fixed, errp) < 0 ||
+        drv->create(exp, opts, errp) < 0) {
         export_free(exp);
         return NULL;
     }
@@ -248,7 +257,10 @@ void block_export_close_all(void)
     }
 }
 
-/* Commands -------------------------------------------------------------------------------------------- */
+/*
+ * Commands
+ * --------------------------------------------------------------------------------------------
+ */
 
 void qmp_block_export_add(BlockExportOptions *opts, Error **errp)
 {

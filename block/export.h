@@ -1,13 +1,13 @@
 /*
  * Block exports: nodes that are usable outside of the process.
  *
- * An export holds a node by a BlockBackend until it is removed. What it speaks is the business of its
- * BlockExportDriver (nbd/export.c). It lives as long as it has references: one from block_export_add()
- * until it is removed, others from whoever is still at work with it, such as a client. When the last one
- * goes, so does the export, and BLOCK_EXPORT_DELETED tells it.
+ * An export holds a node by a BlockBackend until it is removed. What it speaks is the business of
+ * its BlockExportDriver (nbd/export.c). It lives as long as it has references: one from
+ * block_export_add() until it is removed, others from whoever is still at work with it, such as a
+ * client. When the last one goes, so does the export, and BLOCK_EXPORT_DELETED tells it.
  *
- * Everything here: main thread, under the big lock where there is one, outside of coroutines except for
- * block_export_ref() and block_export_unref().
+ * Everything here: main thread, under the big lock where there is one, outside of coroutines except
+ * for block_export_ref() and block_export_unref().
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,7 +50,8 @@ void block_export_register(const BlockExportDriver *drv);
 
 /*
  * @shared_perm: what others may do with the node meanwhile (BlockPermission).
- * Returns NULL with @errp set. The reference of the caller's wish stays until block_export_remove().
+ * Returns NULL with @errp set. The reference of the caller's wish stays until
+ * block_export_remove().
  */
 BlockExport *block_export_add(const BlockExportOptions *opts, uint64_t shared_perm, Error **errp);
 BlockExport *block_export_find(const char *id);
@@ -62,9 +63,9 @@ void block_export_ref(BlockExport *exp);
 void block_export_unref(BlockExport *exp);
 
 /*
- * Begin to remove it: when nobody else holds it, it is gone on return. With clients it is an error in safe
- * mode, else they are disconnected. Returns 0, or -1 with @errp set and nothing changed. An export that is
- * being removed already is left to that.
+ * Begin to remove it: when nobody else holds it, it is gone on return. With clients it is an error
+ * in safe mode, else they are disconnected. Returns 0, or -1 with @errp set and nothing changed. An
+ * export that is being removed already is left to that.
  */
 int block_export_remove(BlockExport *exp, BlockExportRemoveMode mode, Error **errp);
 /* Remove all exports of a type and wait until they are gone. */

@@ -31,7 +31,7 @@ typedef struct FileNowait {
 } FileNowait;
 
 typedef struct FileState {
-    int fd;                     /* the number stays when the file is opened anew: see file_replace_fd() */
+    int fd; /* the number stays when the file is opened anew: see file_replace_fd() */
     int open_flags;             /* access mode and O_DIRECT */
     bool device, direct;
     bool in_memory;             /* the file system has no disk: nothing waits but for memory */
@@ -45,10 +45,13 @@ typedef struct FileState {
     int pending_fd;             /* opened for writing by check_perm, until set_perm; -1 */
 
     unsigned cannot;            /* FILE_CANNOT_*; atomic */
-    int flush_error;            /* of a flush that lost data of the page cache: negative errno; atomic */
+    int flush_error; /* of a flush that lost data of the page cache: negative errno; atomic */
 
     FileNowait nowait;
-    /* Writes that go by the engine after one into the page cache took long: now, after the next. Atomic. */
+    /*
+     * Writes that go by the engine after one into the page cache took long: now, after the next.
+     * Atomic.
+     */
     unsigned copy_skip, copy_penalty;
 
     Mutex status_lock;
@@ -58,26 +61,27 @@ typedef struct FileState {
 /* file-io.c: the requests. */
 int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
                                 size_t qiov_offset, BdrvRequestFlags flags);
-int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
 int coroutine_fn file_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                        BdrvRequestFlags flags);
 int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
 int coroutine_fn file_co_flush(BlockDriverState *bs);
-int coroutine_fn file_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                      int64_t *pnum, int64_t *map, BlockDriverState **file);
+int coroutine_fn file_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                      int64_t bytes, int64_t *pnum, int64_t *map,
+                                      BlockDriverState **file);
 /* What is remembered of the status of the file does not hold any more. */
 void file_forget_status(FileState *s);
 
 /* file-resize.c: lengths, and making files. */
 int64_t coroutine_fn file_co_getlength(BlockDriverState *bs);
 int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs);
-int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                  BdrvRequestFlags flags, Error **errp);
+int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, Error **errp);
 int coroutine_fn file_co_create(BlockdevCreateOptions *opts, Error **errp);
 int coroutine_fn file_co_create_opts(const char *filename, uint64_t size, struct json_object *opts,
                                      Error **errp);
-int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size, struct json_object *opts,
-                                            Error **errp);
+int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size,
+                                            struct json_object *opts, Error **errp);
 
 #endif

@@ -1,15 +1,16 @@
 /*
  * Requests to files and block devices of the host.
  *
- * Reads and writes go to an engine (util/aio-engine.h). Small reads that the page cache can answer need
- * none: preadv2 with RWF_NOWAIT copies them at once, and fails where it would have to wait. Where that
- * happens often, trying costs more than it brings, so each miss in a row doubles the number of reads that
- * do not try. Nor does it bring anything where io_uring takes many reads in one system call; to know that,
- * some reads go there every now and then, and more do as long as several are under way at a time.
- * Writes into the page cache are copied at once where the thread may block for them.
+ * Reads and writes go to an engine (util/aio-engine.h). Small reads that the page cache can answer
+ * need none: preadv2 with RWF_NOWAIT copies them at once, and fails where it would have to wait.
+ * Where that happens often, trying costs more than it brings, so each miss in a row doubles the
+ * number of reads that do not try. Nor does it bring anything where io_uring takes many reads in
+ * one system call; to know that, some reads go there every now and then, and more do as long as
+ * several are under way at a time. Writes into the page cache are copied at once where the thread
+ * may block for them.
  *
- * Zeroing and discarding are requests to the file system or the device. What these do not support is
- * remembered, so that it is not tried for each request.
+ * Zeroing and discarding are requests to the file system or the device. What these do not support
+ * is remembered, so that it is not tried for each request.
  *
  * Coroutines in any thread, many at once.
  *
@@ -35,19 +36,27 @@
 #define NOWAIT_MAX_BYTES (64 * 1024)
 /* Reads that go by the engine after misses in a row, at most. */
 #define NOWAIT_PENALTY_MAX 1023
-/* After so many reads that tried, so many go by the engine; and so many more while it is that deep. */
+/*
+ * After so many reads that tried, so many go by the engine; and so many more while it is that deep.
+ */
 #define NOWAIT_TRIES 512
 #define NOWAIT_SAMPLE 8
 #define NOWAIT_DEPTH 4
 #define NOWAIT_STAY 1024
-/* Longest write that is copied into the page cache at once, what is too slow for that, and for how many. */
+/*
+ * Longest write that is copied into the page cache at once, what is too slow for that, and for how
+ * many.
+ */
 #define COPY_MAX_BYTES (1024 * 1024)
 #define COPY_SLOW_NS 2000000
 #define COPY_PENALTY_MAX 1023
 /* Buffers for requests whose memory is not aligned. */
 #define BOUNCE_BYTES (1024 * 1024)
 
-/* Reading and writing --------------------------------------------------------------------------------- */
+/*
+ * Reading and writing
+ * ---------------------------------------------------------------------------------
+ */
 
 static unsigned get(const unsigned *counter)
 {
@@ -105,10 +114,16 @@ static bool read_nowait(FileState *s, int64_t offset, int64_t bytes, const IOVec
     return false;
 }
 
-static int64_t coroutine_fn read_by_engine(FileState *s, int64_t offset, int64_t bytes, const IOVector *v)
+static int64_t coroutine_fn read_by_engine(FileState *s, int64_t offset, int64_t bytes,
+                                           const IOVector *v)
 {
     AioRequest req = {
-        .op = AIO_OP_READ, .fd = s->fd, .offset = offset, .bytes = bytes, .iov = v->iov, .niov = v->niov,
+        .op = AIO_OP_READ,
+        .fd = s->fd,
+        .offset = offset,
+        .bytes = bytes,
+        .iov = v->iov,
+        .niov = v->niov,
     };
     unsigned depth = __atomic_add_fetch(&s->nowait.depth, 1, __ATOMIC_RELAXED);
     int64_t ret;
@@ -136,23 +151,26 @@ static int coroutine_fn read_vector(FileState *s, int64_t offset, int64_t bytes,
         return ret;
     }
     if (ret < bytes) {
-        /* The end of the file: its length is no multiple of the alignment, or somebody cut it off. */
+        /*
+         * The end of the file: its length is no multiple of the alignment, or somebody cut it off.
+         */
         iovector_memset(v, ret, 0, bytes - ret);
     }
     return 0;
 }
 
 /*
- * Copy into the page cache here and now, where this thread may block or the file is in memory. It takes long
- * when the kernel has too much to write back; then it is better done elsewhere for a while. False: it was
- * not done, or not to the end; doing it again does no harm.
+ * Copy into the page cache here and now, where this thread may block or the file is in memory. It
+ * takes long when the kernel has too much to write back; then it is better done elsewhere for a
+ * while. False: it was not done, or not to the end; doing it again does no harm.
  */
 static bool write_copy(FileState *s, int64_t offset, int64_t bytes, const IOVector *v)
 {
     unsigned skip = get(&s->copy_skip), penalty;
     int64_t start;
 
-    if (s->direct || bytes > COPY_MAX_BYTES || v->niov > IOV_MAX || !(s->in_memory || aio_may_block())) {
+    if (s->direct || bytes > COPY_MAX_BYTES || v->niov > IOV_MAX ||
+        !(s->in_memory || aio_may_block())) {
         return false;
     }
     if (skip > 0) {
@@ -174,7 +192,8 @@ static bool write_copy(FileState *s, int64_t offset, int64_t bytes, const IOVect
     return true;
 }
 
-static int coroutine_fn write_vector(FileState *s, int64_t offset, int64_t bytes, IOVector *v, bool fua)
+static int coroutine_fn write_vector(FileState *s, int64_t offset, int64_t bytes, IOVector *v,
+                                     bool fua)
 {
     AioRequest req = {
         .op = AIO_OP_WRITE, .fd = s->fd, .fua = fua, .offset = offset, .bytes = bytes,
@@ -192,7 +211,8 @@ static int coroutine_fn write_vector(FileState *s, int64_t offset, int64_t bytes
 static bool memory_is_aligned(const FileState *s, const IOVector *v)
 {
     for (unsigned i = 0; s->direct && i < v->niov; i++) {
-        if ((uintptr_t)v->iov[i].iov_base % s->align.memory || v->iov[i].iov_len % s->align.request) {
+        if ((uintptr_t)v->iov[i].iov_base % s->align.memory ||
+            v->iov[i].iov_len % s->align.request) {
             return false;
         }
     }
@@ -259,8 +279,8 @@ int coroutine_fn file_co_preadv(BlockDriverState *bs, int64_t offset, int64_t by
     return transfer(bs->opaque, offset, bytes, qiov, qiov_offset, false, false);
 }
 
-int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn file_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     return transfer(bs->opaque, offset, bytes, qiov, qiov_offset, true, flags & BDRV_REQ_FUA);
 }
@@ -276,13 +296,18 @@ int coroutine_fn file_co_flush(BlockDriverState *bs)
     }
     ret = aio_engine_co_submit(s->engine, &req);
     if (ret < 0 && !s->direct) {
-        /* The kernel forgets the pages that it could not write: the next fdatasync would succeed. */
+        /*
+         * The kernel forgets the pages that it could not write: the next fdatasync would succeed.
+         */
         __atomic_store_n(&s->flush_error, ret, __ATOMIC_SEQ_CST);
     }
     return ret;
 }
 
-/* Zeroing and discarding -------------------------------------------------------------------------------- */
+/*
+ * Zeroing and discarding
+ * --------------------------------------------------------------------------------
+ */
 
 static bool file_can(FileState *s, unsigned what)
 {
@@ -307,7 +332,8 @@ static int not_supported(FileState *s, int ret, unsigned what)
     }
 }
 
-static int coroutine_fn allocate(FileState *s, int mode, int64_t offset, int64_t bytes, unsigned what)
+static int coroutine_fn allocate(FileState *s, int mode, int64_t offset, int64_t bytes,
+                                 unsigned what)
 {
     AioRequest req = {
         .op = AIO_OP_FALLOCATE, .fd = s->fd, .mode = mode, .offset = offset, .bytes = bytes,
@@ -321,7 +347,8 @@ static int coroutine_fn allocate(FileState *s, int mode, int64_t offset, int64_t
 
 static int coroutine_fn punch(FileState *s, int64_t offset, int64_t bytes)
 {
-    return allocate(s, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes, FILE_CANNOT_PUNCH);
+    return allocate(s, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes,
+                    FILE_CANNOT_PUNCH);
 }
 
 typedef struct RangeIoctl {
@@ -341,8 +368,8 @@ static int run_ioctl(void *opaque)
     return ret < 0 ? -errno : 0;
 }
 
-static int coroutine_fn range_ioctl(FileState *s, unsigned long request, int64_t offset, int64_t bytes,
-                                    unsigned what)
+static int coroutine_fn range_ioctl(FileState *s, unsigned long request, int64_t offset,
+                                    int64_t bytes, unsigned what)
 {
     RangeIoctl r = { .fd = s->fd, .request = request, .range = { offset, bytes } };
 
@@ -352,7 +379,8 @@ static int coroutine_fn range_ioctl(FileState *s, unsigned long request, int64_t
     return not_supported(s, thread_pool_submit_co(run_ioctl, &r), what);
 }
 
-static int coroutine_fn zero_device(FileState *s, int64_t offset, int64_t bytes, BdrvRequestFlags flags)
+static int coroutine_fn zero_device(FileState *s, int64_t offset, int64_t bytes,
+                                    BdrvRequestFlags flags)
 {
     int ret = -ENOTSUP;
 
@@ -367,8 +395,8 @@ static int coroutine_fn zero_device(FileState *s, int64_t offset, int64_t bytes,
 }
 
 /*
- * Make the file reach to @end by writing the last zeroes: unlike ftruncate() that never cuts off what
- * another request has put behind it meanwhile.
+ * Make the file reach to @end by writing the last zeroes: unlike ftruncate() that never cuts off
+ * what another request has put behind it meanwhile.
  */
 static int coroutine_fn write_last_zeroes(FileState *s, int64_t end)
 {
@@ -443,7 +471,10 @@ int coroutine_fn file_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t 
     return ret;
 }
 
-/* Block status ------------------------------------------------------------------------------------------ */
+/*
+ * Block status
+ * ------------------------------------------------------------------------------------------
+ */
 
 void file_forget_status(FileState *s)
 {
@@ -499,8 +530,8 @@ static int find_extent(void *opaque)
 }
 
 /*
- * Whether data lies at @offset; *@end: up to where that is so. Data is what is said when nobody knows, so
- * it may be remembered while others change the file.
+ * Whether data lies at @offset; *@end: up to where that is so. Data is what is said when nobody
+ * knows, so it may be remembered while others change the file.
  */
 static bool coroutine_fn is_data(FileState *s, int64_t offset, int64_t *end)
 {
@@ -531,8 +562,9 @@ static bool coroutine_fn is_data(FileState *s, int64_t offset, int64_t *end)
     return f.data;
 }
 
-int coroutine_fn file_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                      int64_t *pnum, int64_t *map, BlockDriverState **file)
+int coroutine_fn file_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                      int64_t bytes, int64_t *pnum, int64_t *map,
+                                      BlockDriverState **file)
 {
     FileState *s = bs->opaque;
     int64_t align = s->align.request, end = INT64_MAX;

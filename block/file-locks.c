@@ -1,11 +1,11 @@
 /*
  * Locks on image files.
  *
- * The order makes two processes that come at the same time exclude each other: first one's own locks are
- * taken, then others' are looked for. At worst both are refused.
+ * The order makes two processes that come at the same time exclude each other: first one's own
+ * locks are taken, then others' are looked for. At worst both are refused.
  *
- * A lock's owner is an open file description, of which the kernel tells no process. Who has it open is
- * found in the fdinfo files of /proc, as far as they may be read.
+ * A lock's owner is an open file description, of which the kernel tells no process. Who has it open
+ * is found in the fdinfo files of /proc, as far as they may be read.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -63,7 +63,10 @@ int file_locks_supported(int fd)
     return ret == -EAGAIN ? 0 : ret;
 }
 
-/* Finding out who holds a lock ----------------------------------------------------------------------- */
+/*
+ * Finding out who holds a lock
+ * -----------------------------------------------------------------------
+ */
 
 /* Whether a line of fdinfo tells of a lock on @byte of the file @dev, @ino. */
 static bool line_has_lock(const char *line, dev_t dev, ino_t ino, off_t byte)
@@ -73,8 +76,8 @@ static bool line_has_lock(const char *line, dev_t dev, ino_t ino, off_t byte)
     long long start, end;
     char kind[16], end_str[32];
 
-    if (sscanf(line, "lock: %*[^:]: %15s %*s %*s %*d %x:%x:%lu %lld %31s", kind, &major, &minor, &inode,
-               &start, end_str) != 6) {
+    if (sscanf(line, "lock: %*[^:]: %15s %*s %*s %*d %x:%x:%lu %lld %31s", kind, &major, &minor,
+               &inode, &start, end_str) != 6) {
         return false;
     }
     end = strcmp(end_str, "EOF") == 0 ? LLONG_MAX : g_ascii_strtoll(end_str, NULL, 10);
@@ -109,7 +112,8 @@ static bool process_has_lock(const char *pid, dev_t dev, ino_t ino, off_t byte, 
         g_autofree char *path = g_build_filename(dirname, name, NULL);
 
         --*budget;
-        if ((!own || g_ascii_strtoll(name, NULL, 10) != own_fd) && fdinfo_has_lock(path, dev, ino, byte)) {
+        if ((!own || g_ascii_strtoll(name, NULL, 10) != own_fd) &&
+            fdinfo_has_lock(path, dev, ino, byte)) {
             return true;
         }
     }
@@ -128,7 +132,8 @@ static char *describe_holder(int fd, off_t byte)
         return g_strdup("another process");
     }
     while (proc && (pid = g_dir_read_name(proc))) {
-        if (!g_ascii_isdigit(*pid) || !process_has_lock(pid, st.st_dev, st.st_ino, byte, fd, &budget)) {
+        if (!g_ascii_isdigit(*pid) ||
+            !process_has_lock(pid, st.st_dev, st.st_ino, byte, fd, &budget)) {
             continue;
         }
         if ((pid_t)g_ascii_strtoll(pid, NULL, 10) == getpid()) {
@@ -145,7 +150,10 @@ static char *describe_holder(int fd, off_t byte)
     return g_strdup("another process");
 }
 
-/* Taking and checking --------------------------------------------------------------------------------- */
+/*
+ * Taking and checking
+ * ---------------------------------------------------------------------------------
+ */
 
 static int take(FileLocks *locks, int fd, uint64_t perm, uint64_t unshared, const char *filename,
                 Error **errp)
@@ -191,8 +199,8 @@ static void drop_except(FileLocks *locks, int fd, uint64_t perm, uint64_t unshar
     locks->held_unshared &= unshared;
 }
 
-static void refused(Error **errp, int fd, const char *filename, int err, off_t byte, const char *lock,
-                    const char *why)
+static void refused(Error **errp, int fd, const char *filename, int err, off_t byte,
+                    const char *lock, const char *why)
 {
     if (err != -EAGAIN) {
         error_setg_errno(errp, -err, "Failed to look for locks on '%s'", filename);
@@ -224,8 +232,8 @@ static int check(int fd, uint64_t perm, uint64_t unshared, const char *filename,
     return 0;
 }
 
-int file_locks_prepare(FileLocks *locks, int fd, const char *filename, uint64_t perm, uint64_t shared,
-                       Error **errp)
+int file_locks_prepare(FileLocks *locks, int fd, const char *filename, uint64_t perm,
+                       uint64_t shared, Error **errp)
 {
     uint64_t unshared = ~shared & BLK_PERM_ALL;
 

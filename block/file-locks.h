@@ -2,9 +2,9 @@
  * Locks on image files: permissions that other processes see.
  *
  * A permission in use is a lock on byte 100 + its bit, a permission that is not shared one on byte
- * 200 + its bit. All are open file description locks for reading, so that any number of users can state
- * what they do; who wants a permission looks whether somebody else's lock on the other byte forbids it.
- * QEMU's programs use the same bytes, hence they and Ferry's exclude each other.
+ * 200 + its bit. All are open file description locks for reading, so that any number of users can
+ * state what they do; who wants a permission looks whether somebody else's lock on the other byte
+ * forbids it. QEMU's programs use the same bytes, hence they and Ferry's exclude each other.
  *
  * Main thread.
  *
@@ -31,11 +31,11 @@ int file_locks_supported(int fd);
  * @perm, @shared: BlockPermission from now on
  *
  * Lock what is needed besides what is held, and see whether everybody else goes along.
- * Returns: 0; then file_locks_commit() or file_locks_abort() must follow. Or -1 with @errp set to who
- * refuses what, the locks being as before.
+ * Returns: 0; then file_locks_commit() or file_locks_abort() must follow. Or -1 with @errp set to
+ * who refuses what, the locks being as before.
  */
-int file_locks_prepare(FileLocks *locks, int fd, const char *filename, uint64_t perm, uint64_t shared,
-                       Error **errp);
+int file_locks_prepare(FileLocks *locks, int fd, const char *filename, uint64_t perm,
+                       uint64_t shared, Error **errp);
 /* Give up what is not needed any more. */
 void file_locks_commit(FileLocks *locks, int fd, uint64_t perm, uint64_t shared);
 /* Give up what was prepared. */

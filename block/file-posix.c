@@ -1,13 +1,13 @@
 /*
  * The drivers `file` and `host_device`: files and block devices of the host.
  *
- * Opening, permissions and opening anew are here; the requests are in file-io.c, lengths and new files in
- * file-resize.c.
+ * Opening, permissions and opening anew are here; the requests are in file-io.c, lengths and new
+ * files in file-resize.c.
  *
- * The descriptor has one number for life. Where other flags are needed (write access, O_DIRECT), the same
- * file is opened once more by /proc/self/fd, which cannot reach another file that took its name, and put
- * in the place of the old one by dup3. Locks belong to the old description and are taken on the new one
- * before.
+ * The descriptor has one number for life. Where other flags are needed (write access, O_DIRECT),
+ * the same file is opened once more by /proc/self/fd, which cannot reach another file that took its
+ * name, and put in the place of the old one by dup3. Locks belong to the old description and are
+ * taken on the new one before.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -37,7 +37,10 @@ static int access_flags(bool read_only, bool direct)
     return (read_only ? O_RDONLY : O_RDWR) | (direct ? O_DIRECT : 0);
 }
 
-/* Descriptors ------------------------------------------------------------------------------------------- */
+/*
+ * Descriptors
+ * -------------------------------------------------------------------------------------------
+ */
 
 static bool is_fdset(const char *filename)
 {
@@ -78,8 +81,8 @@ static void file_replace_fd(FileState *s, int fd)
     int ret = s->can_lock ? file_locks_copy(&s->locks, fd) : 0;
 
     if (ret < 0) {
-        warn_report("'%s' was opened anew, but not all of its locks could be taken: %s", s->filename,
-                    strerror(-ret));
+        warn_report("'%s' was opened anew, but not all of its locks could be taken: %s",
+                    s->filename, strerror(-ret));
     }
     do {
         ret = dup3(fd, s->fd, O_CLOEXEC);
@@ -90,9 +93,13 @@ static void file_replace_fd(FileState *s, int fd)
     close(fd);
 }
 
-/* Opening ------------------------------------------------------------------------------------------------ */
+/*
+ * Opening
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static int choose_engine(const BlockdevOptionsFile *o, bool direct, AioEngineKind *engine, Error **errp)
+static int choose_engine(const BlockdevOptionsFile *o, bool direct, AioEngineKind *engine,
+                         Error **errp)
 {
     if (!o->has_aio) {
         *engine = aio_engine_available(AIO_ENGINE_IO_URING, NULL) ? AIO_ENGINE_IO_URING
@@ -103,8 +110,10 @@ static int choose_engine(const BlockdevOptionsFile *o, bool direct, AioEngineKin
     case BLOCKDEV_AIO_OPTIONS_NATIVE:
         *engine = AIO_ENGINE_NATIVE;
         if (!direct) {
-            error_setg(errp, "aio=native needs cache.direct=on for '%s': without it the kernel waits in "
-                       "the middle of a request", o->filename);
+            error_setg(errp,
+                       "aio=native needs cache.direct=on for '%s': without it the kernel waits in "
+                       "the middle of a request",
+                       o->filename);
             return -1;
         }
         break;
@@ -116,7 +125,8 @@ static int choose_engine(const BlockdevOptionsFile *o, bool direct, AioEngineKin
         break;
     }
     if (!aio_engine_available(*engine, errp)) {
-        error_prepend(errp, "aio=%s cannot be used for '%s': ", aio_engine_name(*engine), o->filename);
+        error_prepend(errp, "aio=%s cannot be used for '%s': ", aio_engine_name(*engine),
+                      o->filename);
         return -1;
     }
     return 0;
@@ -181,7 +191,8 @@ static int open_fd(BlockDriverState *bs, FileState *s, Error **errp)
     return 0;
 }
 
-static int look_at_file(BlockDriverState *bs, FileState *s, const BlockdevOptions *opts, Error **errp)
+static int look_at_file(BlockDriverState *bs, FileState *s, const BlockdevOptions *opts,
+                        Error **errp)
 {
     int64_t length;
 
@@ -190,7 +201,8 @@ static int look_at_file(BlockDriverState *bs, FileState *s, const BlockdevOption
     }
     length = file_probe_length(s->fd);
     if (length < 0 || length > BDRV_MAX_LENGTH) {
-        error_setg_errno(errp, length < 0 ? -length : EFBIG, "Could not use '%s': its length", s->filename);
+        error_setg_errno(errp, length < 0 ? -length : EFBIG, "Could not use '%s': its length",
+                         s->filename);
         return -1;
     }
     bs->total_bytes = length;
@@ -241,10 +253,14 @@ static void file_refresh_limits(BlockDriverState *bs)
     bs->bl.request_alignment = s->align.request;
     bs->bl.min_mem_alignment = s->align.memory;
     bs->bl.opt_mem_alignment = MAX(s->align.memory, 4096);
-    bs->bl.pwrite_zeroes_alignment = bs->bl.pdiscard_alignment = MAX(s->align.request, s->align.sector);
+    bs->bl.pwrite_zeroes_alignment = bs->bl.pdiscard_alignment =
+        MAX(s->align.request, s->align.sector);
 }
 
-/* Permissions --------------------------------------------------------------------------------------------- */
+/*
+ * Permissions
+ * ---------------------------------------------------------------------------------------------
+ */
 
 static int file_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared, Error **errp)
 {
@@ -292,7 +308,10 @@ static void file_abort_perm_update(BlockDriverState *bs)
     }
 }
 
-/* Opening anew -------------------------------------------------------------------------------------------- */
+/*
+ * Opening anew
+ * --------------------------------------------------------------------------------------------
+ */
 
 typedef struct FileReopen {
     int fd;                     /* -1: as it is */
@@ -323,7 +342,8 @@ static int file_reopen_prepare(BdrvReopenState *state, Error **errp)
     int flags = access_flags(state->read_only, state->cache_direct);
     Error *err = NULL;
 
-    if (check_unchanged(s, o, errp) < 0 || choose_engine(o, state->cache_direct, &r.engine, errp) < 0) {
+    if (check_unchanged(s, o, errp) < 0 ||
+        choose_engine(o, state->cache_direct, &r.engine, errp) < 0) {
         return -1;
     }
     if (flags != s->open_flags) {
@@ -374,7 +394,10 @@ static void file_reopen_abort(BdrvReopenState *state)
     state->opaque = NULL;
 }
 
-/* The drivers --------------------------------------------------------------------------------------------- */
+/*
+ * The drivers
+ * ---------------------------------------------------------------------------------------------
+ */
 
 static ImageInfoSpecific *file_get_specific_info(BlockDriverState *bs, Error **errp)
 {

@@ -1,9 +1,9 @@
 /*
  * Alignment, length and limits of an open file.
  *
- * O_DIRECT has alignments that depend on the file system and the device below it. Newer kernels tell them
- * (statx, since 6.1); a device tells its logical sector. Otherwise they are tried out: a read that is not
- * aligned enough fails with EINVAL.
+ * O_DIRECT has alignments that depend on the file system and the device below it. Newer kernels
+ * tell them (statx, since 6.1); a device tells its logical sector. Otherwise they are tried out: a
+ * read that is not aligned enough fails with EINVAL.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -43,7 +43,10 @@ static bool ask_statx(int fd, FileAlignment *align)
     return false;
 }
 
-/* Whether a read of @len bytes at 0 into @buf is aligned enough. Other errors say nothing against it. */
+/*
+ * Whether a read of @len bytes at 0 into @buf is aligned enough. Other errors say nothing against
+ * it.
+ */
 static bool try_read(int fd, void *buf, size_t len)
 {
     ssize_t ret;
@@ -61,7 +64,10 @@ static void try_out(int fd, FileAlignment *align)
     if (posix_memalign((void **)&buf, SAFE_ALIGNMENT, 2 * SAFE_ALIGNMENT) != 0) {
         return;
     }
-    /* Where a single byte can be read, reads prove nothing: the file is empty, or its length is odd. */
+    /*
+     * Where a single byte can be read, reads prove nothing: the file is empty, or its length is
+     * odd.
+     */
     if (!try_read(fd, buf, 1)) {
         for (uint32_t n = 512; n <= SAFE_ALIGNMENT; n *= 2) {
             if (try_read(fd, buf, n)) {
@@ -85,8 +91,8 @@ void file_probe_alignment(int fd, bool direct, bool device, FileAlignment *align
 
     *align = (FileAlignment){ .request = 1, .memory = 1, .sector = 1 };
     if (device) {
-        align->sector = ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0 && is_alignment(sector) ? sector
-                                                                                               : 512;
+        align->sector =
+            ioctl(fd, BLKSSZGET, &sector) == 0 && sector > 0 && is_alignment(sector) ? sector : 512;
     }
     if (!direct) {
         return;

@@ -15,14 +15,14 @@
 
 /* Powers of two, in bytes. */
 typedef struct FileAlignment {
-    uint32_t request;           /* of offsets and lengths of reads and writes; 1 when the cache takes any */
+    uint32_t request; /* of offsets and lengths of reads and writes; 1 when the cache takes any */
     uint32_t memory;            /* of buffers and of the elements of vectors */
-    uint32_t sector;            /* of a device: its logical sector, which zeroing and discarding keep to */
+    uint32_t sector; /* of a device: its logical sector, which zeroing and discarding keep to */
 } FileAlignment;
 
 /*
- * Find out. @direct: whether the descriptor was opened with O_DIRECT; @device: whether it is a block
- * device. What cannot be found out becomes 4096, which everything takes.
+ * Find out. @direct: whether the descriptor was opened with O_DIRECT; @device: whether it is a
+ * block device. What cannot be found out becomes 4096, which everything takes.
  */
 void file_probe_alignment(int fd, bool direct, bool device, FileAlignment *align);
 

@@ -1,8 +1,8 @@
 /*
  * The length of files of the host: telling, changing, preallocating; and making files.
  *
- * What is made or changed is locked like an image in use (block/file-locks.h), so that nobody cuts off a
- * disk that a machine runs on. Work that can take long happens in the thread pool.
+ * What is made or changed is locked like an image in use (block/file-locks.h), so that nobody cuts
+ * off a disk that a machine runs on. Work that can take long happens in the thread pool.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -41,7 +41,10 @@ int64_t coroutine_fn file_co_get_allocated_file_size(BlockDriverState *bs)
     return (int64_t)st.st_blocks * 512;
 }
 
-/* Setting the length of a file -------------------------------------------------------------------------- */
+/*
+ * Setting the length of a file
+ * --------------------------------------------------------------------------
+ */
 
 typedef struct Resize {
     int fd;
@@ -124,7 +127,8 @@ static int preallocate(Resize *r, int64_t from)
         }
         return ret;
     default:
-        error_setg(&r->err, "Unsupported preallocation mode '%s': a file has no metadata of its own",
+        error_setg(&r->err,
+                   "Unsupported preallocation mode '%s': a file has no metadata of its own",
                    PreallocMode_str(r->prealloc));
         return -ENOTSUP;
     }
@@ -156,7 +160,8 @@ static int resize_file(void *opaque)
     }
     ret = set_length(r->fd, r->length);
     if (ret < 0) {
-        error_setg_errno(&r->err, -ret, "Could not resize the file to %" PRId64 " bytes", r->length);
+        error_setg_errno(&r->err, -ret, "Could not resize the file to %" PRId64 " bytes",
+                         r->length);
         return ret;
     }
     if (r->length == old) {
@@ -179,7 +184,8 @@ static int coroutine_fn co_resize_fd(int fd, int64_t length, PreallocMode preall
     return ret;
 }
 
-static int resize_device(FileState *s, int64_t length, bool exact, PreallocMode prealloc, Error **errp)
+static int resize_device(FileState *s, int64_t length, bool exact, PreallocMode prealloc,
+                         Error **errp)
 {
     int64_t current = file_probe_length(s->fd);
 
@@ -193,7 +199,8 @@ static int resize_device(FileState *s, int64_t length, bool exact, PreallocMode 
         return current;
     }
     if (length > current) {
-        error_setg(errp, "Cannot grow device '%s' beyond its %" PRId64 " bytes", s->filename, current);
+        error_setg(errp, "Cannot grow device '%s' beyond its %" PRId64 " bytes", s->filename,
+                   current);
         return -EINVAL;
     }
     if (exact && length != current) {
@@ -203,8 +210,8 @@ static int resize_device(FileState *s, int64_t length, bool exact, PreallocMode 
     return 0;
 }
 
-int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                  BdrvRequestFlags flags, Error **errp)
+int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     FileState *s = bs->opaque;
     int ret;
@@ -217,7 +224,10 @@ int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exa
     return ret;
 }
 
-/* Making files ------------------------------------------------------------------------------------------ */
+/*
+ * Making files
+ * ------------------------------------------------------------------------------------------
+ */
 
 const BdrvCreateOption file_create_options[] = {
     { "preallocation", "off: no space is allocated; falloc: the file system is asked for it; full: "
@@ -228,11 +238,13 @@ const BdrvCreateOption file_create_options[] = {
 static int check_create(const char *filename, uint64_t size, PreallocMode prealloc, Error **errp)
 {
     if (size > BDRV_MAX_LENGTH) {
-        error_setg(errp, "Could not create '%s': a length of %" PRIu64 " bytes is too large", filename, size);
+        error_setg(errp, "Could not create '%s': a length of %" PRIu64 " bytes is too large",
+                   filename, size);
         return -EFBIG;
     }
     if (prealloc == PREALLOC_MODE_METADATA) {
-        error_setg(errp, "Could not create '%s': preallocation mode 'metadata' is for formats, not files",
+        error_setg(errp,
+                   "Could not create '%s': preallocation mode 'metadata' is for formats, not files",
                    filename);
         return -EINVAL;
     }
@@ -255,8 +267,8 @@ static int open_for_create(const char *filename, bool *is_new, Error **errp)
     return fd;
 }
 
-static int coroutine_fn co_fill_new_file(int fd, const char *filename, int64_t size, PreallocMode prealloc,
-                                         Error **errp)
+static int coroutine_fn co_fill_new_file(int fd, const char *filename, int64_t size,
+                                         PreallocMode prealloc, Error **errp)
 {
     int ret = co_resize_fd(fd, 0, PREALLOC_MODE_OFF, errp);
 
@@ -342,8 +354,8 @@ int coroutine_fn file_co_create_opts(const char *filename, uint64_t size, struct
 }
 
 /* A device is there already: what was in it must not be taken for an image of some format. */
-int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size, struct json_object *opts,
-                                            Error **errp)
+int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size,
+                                            struct json_object *opts, Error **errp)
 {
     int mode = parse_create_opts(filename, opts, errp), fd, ret;
     FileLocks locks = { 0 };
@@ -362,12 +374,13 @@ int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size,
     }
     length = file_probe_length(fd);
     if (length < 0 || size > (uint64_t)length) {
-        error_setg(errp, "Could not create '%s': the device has %" PRId64 " bytes, %" PRIu64 " are needed",
-                   filename, MAX(length, 0), size);
+        error_setg(
+            errp, "Could not create '%s': the device has %" PRId64 " bytes, %" PRIu64 " are needed",
+            filename, MAX(length, 0), size);
         ret = -ENOSPC;
     } else if (file_locks_supported(fd) == 0 &&
-               file_locks_prepare(&locks, fd, filename, BLK_PERM_WRITE, BLK_PERM_ALL & ~BLK_PERM_RESIZE,
-                                  errp) < 0) {
+               file_locks_prepare(&locks, fd, filename, BLK_PERM_WRITE,
+                                  BLK_PERM_ALL & ~BLK_PERM_RESIZE, errp) < 0) {
         ret = -EAGAIN;
     } else {
         ret = fill_with_zeroes(fd, 0, MIN(length, BDRV_SECTOR_BYTES));

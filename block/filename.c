@@ -106,7 +106,8 @@ static BlockdevOptions *parse_nbd_legacy(const char *name, const char *rest, Err
         return nbd_options(unix_address(place + strlen("unix:")), export_name);
     }
     if (!strchr(place, ':') || !split_host_port(place, &host, &port)) {
-        error_setg(errp, "'%s': expected nbd:HOST:PORT or nbd:unix:PATH, and :exportname=NAME", name);
+        error_setg(errp, "'%s': expected nbd:HOST:PORT or nbd:unix:PATH, and :exportname=NAME",
+                   name);
         return NULL;
     }
     return nbd_options(inet_address(host, port), export_name);
@@ -194,8 +195,9 @@ static BlockdevOptions *protocol_options(const char *name, Error **errp)
         rest = name + strlen("file:");
         return file_options(g_str_has_prefix(rest, "///") ? rest + 2 : rest);
     }
-    error_setg(errp, "Unknown protocol '%.*s' in '%s' (for a file with a colon in its name write file:%s)",
-               (int)(colon - name), name, name, name);
+    error_setg(
+        errp, "Unknown protocol '%.*s' in '%s' (for a file with a colon in its name write file:%s)",
+        (int)(colon - name), name, name, name);
     return NULL;
 }
 
@@ -217,7 +219,8 @@ static BlockdevRef *definition_ref(BlockdevOptions *opts)
 }
 
 /* @protocol becomes the child "file" of a new description. */
-static BlockdevOptions *put_format_above(const BlockDriver *drv, BlockdevOptions *protocol, Error **errp)
+static BlockdevOptions *put_format_above(const BlockDriver *drv, BlockdevOptions *protocol,
+                                         Error **errp)
 {
     BlockdevOptions *opts = g_new0(BlockdevOptions, 1);
 

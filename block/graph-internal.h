@@ -18,7 +18,10 @@ void bdrv_delete_node(BlockDriverState *bs);
 BlockDriverState *bdrv_open_inherit(const BlockdevOptions *opts, BlockDriverState *parent,
                                     BdrvChildRole role, Error **errp);
 void bdrv_close(BlockDriverState *bs);
-/* What a node that is opened by a definition inside its parent takes from it, where the definition is silent. */
+/*
+ * What a node that is opened by a definition inside its parent takes from it, where the definition
+ * is silent.
+ */
 typedef struct BdrvInherited {
     bool read_only, force_share, cache_direct, cache_no_flush;
 } BdrvInherited;
@@ -34,8 +37,8 @@ bool bdrv_reaches(BlockDriverState *bs, BlockDriverState *target);
 extern const BdrvChildClass bdrv_child_of_node;
 
 /*
- * perm.c: recompute the permissions of @bs and everything below it after edges changed. Returns 0, or -1
- * with @errp set and every edge below as it was; the caller undoes its own change then.
+ * perm.c: recompute the permissions of @bs and everything below it after edges changed. Returns 0,
+ * or -1 with @errp set and every edge below as it was; the caller undoes its own change then.
  */
 int bdrv_update_perms(BlockDriverState *bs, Error **errp);
 /* The same for several nodes at once. */
@@ -47,7 +50,9 @@ void bdrv_cumulative_perms(const BlockDriverState *bs, uint64_t *perm, uint64_t 
 void bdrv_quiesce(BlockDriverState *bs);
 void bdrv_unquiesce(BlockDriverState *bs);
 bool bdrv_drain_pending(BlockDriverState *bs);
-/* Tell the holder of @child of @n begins (ends, when negative): an edge came or goes while drained. */
+/*
+ * Tell the holder of @child of @n begins (ends, when negative): an edge came or goes while drained.
+ */
 void bdrv_edge_quiesce(BdrvChild *child, int n);
 /* How many bdrv_drain_all_begin() are open. */
 unsigned bdrv_drain_all_count(void);

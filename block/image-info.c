@@ -1,8 +1,8 @@
 /*
  * Facts of images, gathered from node and driver.
  *
- * What an image's own driver says is printed by walking its JSON form, so that a new member of the schema
- * needs no line here.
+ * What an image's own driver says is printed by walking its JSON form, so that a new member of the
+ * schema needs no line here.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -164,8 +164,8 @@ void bdrv_snapshots_print(GString *out, const SnapshotInfoList *list, int indent
     if (!list) {
         return;
     }
-    g_string_append_printf(out, "%*s%-7s %-16s %8s %19s %15s %10s\n", indent, "", "ID", "TAG", "VM_SIZE",
-                           "DATE", "VM_CLOCK", "ICOUNT");
+    g_string_append_printf(out, "%*s%-7s %-16s %8s %19s %15s %10s\n", indent, "", "ID", "TAG",
+                           "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT");
     for (; list; list = list->next) {
         g_string_append_printf(out, "%*s", indent, "");
         print_snapshot(out, list->value);
@@ -258,13 +258,14 @@ void bdrv_node_info_print(GString *out, const BlockNodeInfo *info, int indent, b
 
     g_string_append_printf(out, "%*s%s: %s\n", indent, "", protocol ? "filename" : "image",
                            info->filename);
-    g_string_append_printf(out, "%*s%s: %s\n", indent, "", protocol ? "protocol type" : "file format",
-                           info->format);
+    g_string_append_printf(out, "%*s%s: %s\n", indent, "",
+                           protocol ? "protocol type" : "file format", info->format);
     g_string_append_printf(out, "%*s%s: %s (%" PRId64 " bytes)\n", indent, "",
                            protocol ? "file length" : "virtual size", length, info->virtual_size);
     g_string_append_printf(out, "%*sdisk size: %s\n", indent, "", on_disk);
     if (info->has_cluster_size) {
-        g_string_append_printf(out, "%*scluster_size: %" PRId64 "\n", indent, "", info->cluster_size);
+        g_string_append_printf(out, "%*scluster_size: %" PRId64 "\n", indent, "",
+                               info->cluster_size);
     }
     if (info->has_dirty_flag && info->dirty_flag) {
         g_string_append_printf(out, "%*scleanly shut down: no\n", indent, "");

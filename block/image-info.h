@@ -1,5 +1,6 @@
 /*
- * What there is to say of a node as an image, as data (`ferry-img info`, query-block) and as text for people.
+ * What there is to say of a node as an image, as data (`ferry-img info`, query-block) and as text
+ * for people.
  *
  * Main thread, outside of coroutines.
  *
@@ -13,7 +14,8 @@
 #include "qapi/qapi-types-block-core.h"
 
 /*
- * The image and, unless @flat, the chain of its backing files (through filters). The caller's; NULL with
+ * The image and, unless @flat, the chain of its backing files (through filters). The caller's; NULL
+ * with
  * @errp set when a length or the list of snapshots cannot be read.
  */
 ImageInfo *bdrv_query_image_info(BlockDriverState *bs, bool flat, Error **errp);
@@ -21,8 +23,8 @@ ImageInfo *bdrv_query_image_info(BlockDriverState *bs, bool flat, Error **errp);
 BlockGraphInfo *bdrv_query_block_graph_info(BlockDriverState *bs, Error **errp);
 
 /*
- * Append lines that describe an image, each after @indent spaces. @protocol: it is what holds the bytes of
- * another ("filename", "file length" instead of "image", "virtual size").
+ * Append lines that describe an image, each after @indent spaces. @protocol: it is what holds the
+ * bytes of another ("filename", "file length" instead of "image", "virtual size").
  */
 void bdrv_node_info_print(GString *out, const BlockNodeInfo *info, int indent, bool protocol);
 /* A table of snapshots; nothing for an empty list. */

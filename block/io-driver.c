@@ -1,5 +1,6 @@
 /*
- * The last step of a request: to the driver, in pieces that it takes, with what it cannot do emulated.
+ * The last step of a request: to the driver, in pieces that it takes, with what it cannot do
+ * emulated.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -20,8 +21,8 @@ static int64_t piece(uint64_t limit, uint32_t align, int64_t bytes)
     return MIN(MAX(max, align), bytes);
 }
 
-int coroutine_fn bdrv_driver_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                    size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_driver_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     flags &= ~(BdrvRequestFlags)(BDRV_REQ_COPY_ON_READ | BDRV_REQ_PREFETCH | BDRV_REQ_SERIALISING);
     while (bytes > 0) {
@@ -50,8 +51,8 @@ static int coroutine_fn flush_for_fua(BlockDriverState *bs, BdrvRequestFlags fla
     return bdrv_co_flush(bs);
 }
 
-int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_driver_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BdrvRequestFlags supported = bs->supported_write_flags;
 
@@ -106,7 +107,10 @@ static int coroutine_fn write_zero_buffers(BlockDriverState *bs, int64_t offset,
     return ret;
 }
 
-/* How much to ask the driver for: up to the next of its boundaries first, then whole ones, then the rest. */
+/*
+ * How much to ask the driver for: up to the next of its boundaries first, then whole ones, then the
+ * rest.
+ */
 static int64_t zero_piece(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     uint32_t align = MAX(bs->bl.pwrite_zeroes_alignment, bs->bl.request_alignment);

@@ -225,8 +225,10 @@ static int coroutine_fn truncate_driver(BlockDriverState *bs, int64_t offset, bo
 
     if (bs->drv->co_truncate) {
         if (flags & ~bs->supported_truncate_flags) {
-            error_setg(errp, "Driver '%s' of node '%s' cannot make sure that the added part reads as zeroes",
-                       bs->drv->format_name, bs->node_name);
+            error_setg(
+                errp,
+                "Driver '%s' of node '%s' cannot make sure that the added part reads as zeroes",
+                bs->drv->format_name, bs->node_name);
             return -ENOTSUP;
         }
         return bs->drv->co_truncate(bs, offset, exact, prealloc, flags, errp);
@@ -239,8 +241,9 @@ static int coroutine_fn truncate_driver(BlockDriverState *bs, int64_t offset, bo
     return -ENOTSUP;
 }
 
-static int coroutine_fn truncate_tracked(BlockDriverState *bs, int64_t old, int64_t offset, bool exact,
-                                         PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
+static int coroutine_fn truncate_tracked(BlockDriverState *bs, int64_t old, int64_t offset,
+                                         bool exact, PreallocMode prealloc, BdrvRequestFlags flags,
+                                         Error **errp)
 {
     Error *err = NULL;
     int ret;
@@ -254,7 +257,8 @@ static int coroutine_fn truncate_tracked(BlockDriverState *bs, int64_t old, int6
     if (ret >= 0) {
         ret = bdrv_co_refresh_length(bs);
         if (ret < 0) {
-            error_setg_errno(&err, -ret, "Could not read the new length of node '%s'", bs->node_name);
+            error_setg_errno(&err, -ret, "Could not read the new length of node '%s'",
+                             bs->node_name);
         }
     }
     if (ret >= 0 && offset > old) {
@@ -267,8 +271,8 @@ static int coroutine_fn truncate_tracked(BlockDriverState *bs, int64_t old, int6
     return MIN(ret, 0);
 }
 
-int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact, PreallocMode prealloc,
-                                  BdrvRequestFlags flags, Error **errp)
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     BlockDriverState *bs = child->bs;
     int64_t old = bdrv_getlength(bs);

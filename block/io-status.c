@@ -14,12 +14,13 @@ typedef struct Extent {
 } Extent;
 
 /* The driver's answer for a range of any alignment, cut to what was asked. */
-static int coroutine_fn ask_driver(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                   Extent *e)
+static int coroutine_fn ask_driver(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                   int64_t bytes, Extent *e)
 {
     uint32_t align = bs->bl.request_alignment;
     int64_t start = round_down_i64(offset, align), end = round_up_i64(offset + bytes, align);
-    int ret = bs->drv->co_block_status(bs, want_zero, start, end - start, &e->pnum, &e->map, &e->file);
+    int ret =
+        bs->drv->co_block_status(bs, want_zero, start, end - start, &e->pnum, &e->map, &e->file);
 
     if (ret < 0) {
         return ret;
@@ -36,7 +37,8 @@ static int coroutine_fn ask_driver(BlockDriverState *bs, bool want_zero, int64_t
     return ret;
 }
 
-static int coroutine_fn status_without_driver(BlockDriverState *bs, int64_t offset, int64_t bytes, Extent *e)
+static int coroutine_fn status_without_driver(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                              Extent *e)
 {
     BlockDriverState *below = bs->drv->is_filter ? bdrv_primary_bs(bs) : NULL;
 
@@ -71,8 +73,8 @@ static int coroutine_fn ask_below_for_zeroes(BlockDriverState *bs, int ret, Exte
     return below & BDRV_BLOCK_ZERO ? ret | BDRV_BLOCK_ZERO : ret;
 }
 
-static int coroutine_fn status_inside(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                      Extent *e)
+static int coroutine_fn status_inside(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                      int64_t bytes, Extent *e)
 {
     BlockDriverState *file;
     int64_t map, n;
@@ -108,8 +110,8 @@ static int coroutine_fn status_inside(BlockDriverState *bs, bool want_zero, int6
     return want_zero ? ask_below_for_zeroes(bs, ret, e) : ret;
 }
 
-static int coroutine_fn status_of_node(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                       Extent *e)
+static int coroutine_fn status_of_node(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                       int64_t bytes, Extent *e)
 {
     int64_t total = bdrv_getlength(bs);
     int ret;
@@ -150,8 +152,8 @@ static int give(int ret, const Extent *e, int64_t *pnum, int64_t *map, BlockDriv
     return ret;
 }
 
-int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum,
-                                      int64_t *map, BlockDriverState **file)
+int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      int64_t *pnum, int64_t *map, BlockDriverState **file)
 {
     Extent e;
     int ret = status_of_node(bs, true, offset, bytes, &e);
@@ -194,9 +196,9 @@ static int coroutine_fn status_above(BlockDriverState *bs, BlockDriverState *bas
     return ret;
 }
 
-int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base, int64_t offset,
-                                            int64_t bytes, int64_t *pnum, int64_t *map,
-                                            BlockDriverState **file, int *depth)
+int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base,
+                                            int64_t offset, int64_t bytes, int64_t *pnum,
+                                            int64_t *map, BlockDriverState **file, int *depth)
 {
     Extent e;
     int d, ret = status_above(bs, base, true, offset, bytes, &e, &d);
@@ -207,7 +209,8 @@ int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverSta
     return give(ret, &e, pnum, map, file);
 }
 
-int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum)
+int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      int64_t *pnum)
 {
     Extent e;
     int ret = status_of_node(bs, false, offset, bytes, &e);

@@ -1,9 +1,9 @@
 /*
  * Reads and writes of a node: checked, counted, aligned, then handed to its driver.
  *
- * Most requests are aligned and go straight through. One that is not is done in chunks by way of a bounce
- * buffer: a read takes more than was asked for and drops the rest; a write reads what surrounds it, and is
- * serialised with its neighbours meanwhile.
+ * Most requests are aligned and go straight through. One that is not is done in chunks by way of a
+ * bounce buffer: a read takes more than was asked for and drops the rest; a write reads what
+ * surrounds it, and is serialised with its neighbours meanwhile.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -65,8 +65,8 @@ void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes)
 /* ---- reads ---- */
 
 /* Aligned to the node; what lies beyond its end reads as zeroes. */
-static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int64_t total = bdrv_getlength(bs), there;
     int ret;
@@ -85,8 +85,8 @@ static int coroutine_fn read_aligned(BlockDriverState *bs, int64_t offset, int64
     return ret;
 }
 
-static int coroutine_fn read_bounced(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn read_bounced(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     uint32_t align = bs->bl.request_alignment;
     int64_t start = round_down_i64(offset, align), end = round_up_i64(offset + bytes, align);
@@ -120,8 +120,8 @@ static bool needs_bounce(BlockDriverState *bs, int64_t offset, int64_t bytes, co
            (mem > 1 && !iovector_is_aligned(qiov, mem));
 }
 
-int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     BdrvTrackedRequest req;
@@ -204,8 +204,8 @@ static BdrvRequestFlags detect_zeroes(BlockDriverState *bs, int64_t bytes, const
     return flags;
 }
 
-static int coroutine_fn write_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn write_aligned(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int ret;
 
@@ -245,8 +245,8 @@ static int coroutine_fn read_surroundings(BlockDriverState *bs, uint8_t *bounce,
 }
 
 /* @qiov NULL: zeroes. */
-static int coroutine_fn write_bounced(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn write_bounced(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     uint32_t align = bs->bl.request_alignment;
     int64_t start = round_down_i64(offset, align), end = round_up_i64(offset + bytes, align);
@@ -300,8 +300,8 @@ static int coroutine_fn write_tracked(BdrvTrackedRequest *req, IOVector *qiov, s
     return write_bounced(bs, req->offset, req->bytes, qiov, qiov_offset, flags);
 }
 
-int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     BlockDriverState *bs = child->bs;
     BdrvTrackedRequest req;
@@ -333,7 +333,8 @@ int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t 
 /* ---- zeroes ---- */
 
 /* At most BDRV_REQUEST_MAX_BYTES; the aligned middle as zeroes, the edges by read-modify-write. */
-static int coroutine_fn zero_range(BlockDriverState *bs, BdrvTrackedRequest *req, BdrvRequestFlags flags)
+static int coroutine_fn zero_range(BlockDriverState *bs, BdrvTrackedRequest *req,
+                                   BdrvRequestFlags flags)
 {
     uint32_t align = bs->bl.request_alignment;
     int64_t end = req->offset + req->bytes;

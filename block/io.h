@@ -1,11 +1,11 @@
 /*
  * Requests to a node, through the edge by which its user holds it.
  *
- * For drivers (to their children) and block-backend.c. All are coroutines in the node's home context (or,
- * for thread-safe trees, in any). Offsets and lengths are bytes, of any alignment: what the driver needs
- * aligned is read, changed and written back, serialised against others. A length is at most
- * BDRV_REQUEST_MAX_BYTES; larger ones are -EINVAL. Requests beyond the end of the node are -EIO, and writes
- * to a node that is inactive or read-only -EPERM or -EACCES.
+ * For drivers (to their children) and block-backend.c. All are coroutines in the node's home
+ * context (or, for thread-safe trees, in any). Offsets and lengths are bytes, of any alignment:
+ * what the driver needs aligned is read, changed and written back, serialised against others. A
+ * length is at most BDRV_REQUEST_MAX_BYTES; larger ones are -EINVAL. Requests beyond the end of the
+ * node are -EIO, and writes to a node that is inactive or read-only -EPERM or -EACCES.
  *
  * All return 0 or a negative errno unless it says otherwise.
  *
@@ -19,10 +19,10 @@
 #include "qapi/qapi-types-block-core.h"
 
 /* Into and out of @bytes bytes of the vector from @qiov_offset on. */
-int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset, BdrvRequestFlags flags);
-int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_preadv_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn bdrv_co_pwritev_part(BdrvChild *child, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
 int coroutine_fn bdrv_co_preadv(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
                                 BdrvRequestFlags flags);
 int coroutine_fn bdrv_co_pwritev(BdrvChild *child, int64_t offset, int64_t bytes, IOVector *qiov,
@@ -50,17 +50,18 @@ int coroutine_fn bdrv_co_flush(BlockDriverState *bs);
  * Of this node alone: a range without BDRV_BLOCK_ALLOCATED comes from its backing.
  * Returns: BdrvBlockStatus flags, or a negative errno. @map and @file may be NULL.
  */
-int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum,
-                                      int64_t *map, BlockDriverState **file);
+int coroutine_fn bdrv_co_block_status(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      int64_t *pnum, int64_t *map, BlockDriverState **file);
 /*
- * The same through the chain of backing files down to @base, exclusive (NULL: to its end). @depth, when not
- * NULL: how many layers down the range was found, 1 is @bs; 0: nowhere above @base.
+ * The same through the chain of backing files down to @base, exclusive (NULL: to its end). @depth,
+ * when not NULL: how many layers down the range was found, 1 is @bs; 0: nowhere above @base.
  */
-int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base, int64_t offset,
-                                            int64_t bytes, int64_t *pnum, int64_t *map,
-                                            BlockDriverState **file, int *depth);
+int coroutine_fn bdrv_co_block_status_above(BlockDriverState *bs, BlockDriverState *base,
+                                            int64_t offset, int64_t bytes, int64_t *pnum,
+                                            int64_t *map, BlockDriverState **file, int *depth);
 /* Whether the range is allocated in @bs itself: 1, 0, or a negative errno. */
-int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes, int64_t *pnum);
+int coroutine_fn bdrv_co_is_allocated(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      int64_t *pnum);
 /* Whether the range is known to read as zeroes without reading it. */
 int coroutine_fn bdrv_co_is_zero_fast(BlockDriverState *bs, int64_t offset, int64_t bytes);
 
@@ -75,8 +76,8 @@ int64_t coroutine_fn bdrv_co_get_allocated_file_size(BlockDriverState *bs);
  * @prealloc: of what is added
  * @flags: BDRV_REQ_ZERO_WRITE: what is added must read as zeroes (also over a backing file)
  */
-int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact, PreallocMode prealloc,
-                                  BdrvRequestFlags flags, Error **errp);
+int coroutine_fn bdrv_co_truncate(BdrvChild *child, int64_t offset, bool exact,
+                                  PreallocMode prealloc, BdrvRequestFlags flags, Error **errp);
 
 /* Memory for requests to @bs: aligned as it needs; free() it. NULL when memory is short. */
 void *bdrv_try_blockalign(BlockDriverState *bs, size_t bytes);

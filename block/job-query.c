@@ -155,8 +155,8 @@ void job_send_status(const Job *job)
         return;
     }
     if (job->status == JOB_STATUS_READY) {
-        qapi_event_send_block_job_ready(job->driver->type, job->id, job->progress_total, job->progress,
-                                        job->speed);
+        qapi_event_send_block_job_ready(job->driver->type, job->id, job->progress_total,
+                                        job->progress, job->speed);
     } else if (job->status == JOB_STATUS_PENDING && (job->flags & JOB_MANUAL_FINALIZE)) {
         qapi_event_send_block_job_pending(job->driver->type, job->id);
     }
@@ -168,10 +168,11 @@ void job_send_ended(const Job *job)
         return;
     }
     if (job->cancelled) {
-        qapi_event_send_block_job_cancelled(job->driver->type, job->id, job->progress_total, job->progress,
-                                            job->speed);
+        qapi_event_send_block_job_cancelled(job->driver->type, job->id, job->progress_total,
+                                            job->progress, job->speed);
     } else {
-        qapi_event_send_block_job_completed(job->driver->type, job->id, job->progress_total, job->progress,
-                                            job->speed, job->err ? error_get_pretty(job->err) : NULL);
+        qapi_event_send_block_job_completed(job->driver->type, job->id, job->progress_total,
+                                            job->progress, job->speed,
+                                            job->err ? error_get_pretty(job->err) : NULL);
     }
 }

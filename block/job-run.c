@@ -1,12 +1,13 @@
 /*
- * The working side of a job: what run() calls, in the job's context, and how the main thread reaches it there.
+ * The working side of a job: what run() calls, in the job's context, and how the main thread
+ * reaches it there.
  *
- * run() is either busy or waits in job_wait(); who wants something of it changes a field and calls job_enter().
- * A wake-up that comes while it is busy is remembered, so none is lost between its last look at the fields
- * and its wait.
+ * run() is either busy or waits in job_wait(); who wants something of it changes a field and calls
+ * job_enter(). A wake-up that comes while it is busy is remembered, so none is lost between its
+ * last look at the fields and its wait.
  *
- * Draining a node of the job pauses it: the drain ends when run() has reached a pause point. Its own
- * requests meanwhile go through, for they are what leads there.
+ * Draining a node of the job pauses it: the drain ends when run() has reached a pause point. Its
+ * own requests meanwhile go through, for they are what leads there.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,5 +1,6 @@
 /*
- * The life of a job: its states, the order in which they may follow, and what happens when run() is over.
+ * The life of a job: its states, the order in which they may follow, and what happens when run() is
+ * over.
  *
  * One mutex protects the fields of all jobs. It is never held while a driver or a coroutine runs.
  *
@@ -112,8 +113,8 @@ Job *job_next(Job *after)
     return link ? link->data : NULL;
 }
 
-Job *job_create(const char *id, const JobDriver *driver, AioContext *ctx, JobFlags flags, void *opaque,
-                Error **errp)
+Job *job_create(const char *id, const JobDriver *driver, AioContext *ctx, JobFlags flags,
+                void *opaque, Error **errp)
 {
     Job *job;
 
@@ -309,7 +310,8 @@ int job_user_resume(Job *job, Error **errp)
 
 static void cancel(Job *job, bool force)
 {
-    bool at_once = !job->driver->cancel || job->driver->cancel(job, job->opaque, force), was_paused, ended;
+    bool at_once = !job->driver->cancel || job->driver->cancel(job, job->opaque, force), was_paused,
+         ended;
 
     job_lock();
     was_paused = job->user_paused;

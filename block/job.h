@@ -1,18 +1,19 @@
 /*
- * Jobs: work on disks that goes on beside the machine, with a state that people and programs can follow.
+ * Jobs: work on disks that goes on beside the machine, with a state that people and programs can
+ * follow.
  *
  *     created -> running <-> paused          pause points, by the user or a drain
  *                running  -> ready <-> standby   nothing to do but to follow changes, until completed
  *                running, ready -> waiting -> pending -> concluded -> null
  *                any of them -> aborting -> concluded -> null        failed or cancelled
  *
- * A kind of job is a JobDriver. Its run() is a coroutine in the job's AioContext and does the whole work; what
- * changes the graph (commit, abort, clean) runs on the main thread afterwards. run() passes a pause point
- * often: after each request or so.
+ * A kind of job is a JobDriver. Its run() is a coroutine in the job's AioContext and does the whole
+ * work; what changes the graph (commit, abort, clean) runs on the main thread afterwards. run()
+ * passes a pause point often: after each request or so.
  *
- * Threads: "any" where it says so; run(), and what it alone calls, in the job's context; all others main
- * thread, outside of coroutines. A job belongs to the list of jobs until it is dismissed; a pointer to one is
- * valid that long, or while the caller holds a reference.
+ * Threads: "any" where it says so; run(), and what it alone calls, in the job's context; all others
+ * main thread, outside of coroutines. A job belongs to the list of jobs until it is dismissed; a
+ * pointer to one is valid that long, or while the caller holds a reference.
  *
  * docs/devel/jobs.md explains it.
  *
@@ -33,17 +34,22 @@ typedef struct JobDriver {
     bool is_block_job;
 
     /*
-     * The work. 0, or -1 with @errp set. When job_is_cancelled() it returns early, with whatever it likes.
+     * The work. 0, or -1 with @errp set. When job_is_cancelled() it returns early, with whatever it
+     * likes.
      */
     int coroutine_fn (*run)(Job *job, void *opaque, Error **errp);
     /* Around a pause, in run()'s context. May be NULL. */
     void coroutine_fn (*pause)(Job *job, void *opaque);
     void coroutine_fn (*resume)(Job *job, void *opaque);
 
-    /* The user wants a job that is ready to end. NULL: such jobs end by themselves. -1 with @errp set. */
+    /*
+     * The user wants a job that is ready to end. NULL: such jobs end by themselves. -1 with @errp
+     * set.
+     */
     int (*complete)(Job *job, void *opaque, Error **errp);
     /*
-     * It is to be cancelled. Returns whether it is given up at once (job_is_cancelled()); false, only when not
+     * It is to be cancelled. Returns whether it is given up at once (job_is_cancelled()); false,
+     * only when not
      * @force: it ends in good order instead. NULL: true.
      */
     bool (*cancel)(Job *job, void *opaque, bool force);
@@ -64,7 +70,10 @@ typedef enum JobFlags {
     JOB_MANUAL_DISMISS = 1 << 1,        /* concluded until job-dismiss */
 } JobFlags;
 
-/* Life ------------------------------------------------------------------------------------------------ */
+/*
+ * Life
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /*
  * job_create:
@@ -74,8 +83,8 @@ typedef enum JobFlags {
  *
  * Returns: a job in the list, created, not started; NULL with @errp set.
  */
-Job *job_create(const char *id, const JobDriver *driver, AioContext *ctx, JobFlags flags, void *opaque,
-                Error **errp);
+Job *job_create(const char *id, const JobDriver *driver, AioContext *ctx, JobFlags flags,
+                void *opaque, Error **errp);
 void job_start(Job *job);
 void job_ref(Job *job);
 void job_unref(Job *job);
@@ -84,16 +93,19 @@ Job *job_by_id(const char *id);                 /* NULL: there is none */
 Job *job_next(Job *after);                      /* NULL starts, NULL ends */
 
 /*
- * Hold @bs for the job: it cannot be closed, permissions protect it, and draining it pauses the job. Before
- * job_start(). The job's context follows the node's from then on.
- * Returns: the BlockBackend, the job's, gone with it; NULL with @errp set.
+ * Hold @bs for the job: it cannot be closed, permissions protect it, and draining it pauses the
+ * job. Before job_start(). The job's context follows the node's from then on. Returns: the
+ * BlockBackend, the job's, gone with it; NULL with @errp set.
  */
 BlockBackend *job_add_node(Job *job, BlockDriverState *bs, uint64_t perm, uint64_t shared_perm,
                            Error **errp);
 /* Let go of all nodes now: for commit and abort, that change the graph. */
 void job_remove_nodes(Job *job);
 
-/* What users want ------------------------------------------------------------------------------------------ */
+/*
+ * What users want
+ * ------------------------------------------------------------------------------------------
+ */
 
 /* Each fails, -1 with @errp set, when the job's state does not allow it. */
 int job_user_pause(Job *job, Error **errp);
@@ -105,12 +117,17 @@ int job_dismiss(Job *job, Error **errp);
 /* Bytes a second, 0: no limit. */
 int job_set_speed(Job *job, int64_t speed, Error **errp);
 
-/* Cancel by force and wait until it has concluded; a job that is dismissed by itself is gone then. */
+/*
+ * Cancel by force and wait until it has concluded; a job that is dismissed by itself is gone then.
+ */
 void job_cancel_sync(Job *job);
 /* The same for all, and dismiss them: at the end of the process. */
 void job_cancel_sync_all(void);
 
-/* Facts; any thread ---------------------------------------------------------------------------------------- */
+/*
+ * Facts; any thread
+ * ----------------------------------------------------------------------------------------
+ */
 
 const char *job_id(const Job *job);
 const JobDriver *job_driver(const Job *job);
@@ -130,7 +147,10 @@ void job_progress(const Job *job, uint64_t *current, uint64_t *total);
 JobInfo *job_query(const Job *job);             /* the caller's */
 BlockJobInfo *job_query_block_job(const Job *job);
 
-/* For run() ------------------------------------------------------------------------------------------------- */
+/*
+ * For run()
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* Stop here while somebody wants a pause. */
 void coroutine_fn job_pause_point(Job *job);
@@ -147,7 +167,7 @@ void coroutine_fn job_transition_to_ready(Job *job);
 
 /* Any thread. */
 void job_progress_update(Job *job, uint64_t done);              /* more was done */
-void job_progress_set_remaining(Job *job, uint64_t remaining);  /* total is what was done and that */
+void job_progress_set_remaining(Job *job, uint64_t remaining); /* total is what was done and that */
 void job_progress_increase_remaining(Job *job, uint64_t delta);
 
 #endif

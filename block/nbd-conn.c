@@ -1,10 +1,12 @@
 /*
  * One connection to an NBD server.
  *
- * libnbd calls back when a command has completed, while it holds its lock; nothing may be asked of it there.
- * So completed commands are collected, and their coroutines go on when libnbd has returned.
+ * libnbd calls back when a command has completed, while it holds its lock; nothing may be asked of
+ * it there. So completed commands are collected, and their coroutines go on when libnbd has
+ * returned.
  *
- * When libnbd gives a connection up it ends all commands with ENOTCONN; a server cannot send that number.
+ * When libnbd gives a connection up it ends all commands with ENOTCONN; a server cannot send that
+ * number.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -57,7 +59,10 @@ struct NbdConn {
     int64_t last_activity_ns;
 };
 
-/* Events ---------------------------------------------------------------------------------------------------- */
+/*
+ * Events
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void on_readable(void *opaque);
 static void on_writable(void *opaque);
@@ -68,7 +73,8 @@ static void watch(NbdConn *conn, unsigned direction)
         return;
     }
     conn->watched = direction;
-    aio_set_fd_handler(conn->ctx, conn->fd, direction & LIBNBD_AIO_DIRECTION_READ ? on_readable : NULL,
+    aio_set_fd_handler(conn->ctx, conn->fd,
+                       direction & LIBNBD_AIO_DIRECTION_READ ? on_readable : NULL,
                        direction & LIBNBD_AIO_DIRECTION_WRITE ? on_writable : NULL, conn);
 }
 
@@ -136,7 +142,8 @@ static void follow_up_later(void *opaque)
 
 static void notify(NbdConn *conn, bool write)
 {
-    if (!is_broken(conn) && (write ? nbd_aio_notify_write(conn->h) : nbd_aio_notify_read(conn->h)) < 0) {
+    if (!is_broken(conn) &&
+        (write ? nbd_aio_notify_write(conn->h) : nbd_aio_notify_read(conn->h)) < 0) {
         set_reason(conn, nbd_get_error());
     }
 }
@@ -171,7 +178,10 @@ static void on_writable(void *opaque)
     follow_up(conn);
 }
 
-/* Life ------------------------------------------------------------------------------------------------------ */
+/*
+ * Life
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void handshake_timed_out(void *opaque)
 {
@@ -205,13 +215,17 @@ static bool check_sizes(const NbdInfo *info, Error **errp)
         return false;
     }
     if (info->min_block && info->size % info->min_block) {
-        error_setg(errp, "the size of the export (%" PRId64 ") is no multiple of its minimum block size "
-                   "(%" PRIu32 ")", info->size, info->min_block);
+        error_setg(errp,
+                   "the size of the export (%" PRId64 ") is no multiple of its minimum block size "
+                   "(%" PRIu32 ")",
+                   info->size, info->min_block);
         return false;
     }
     if (info->max_block && info->max_block < info->min_block) {
-        error_setg(errp, "the server sent a maximum block size (%" PRIu32 ") that is smaller than the "
-                   "minimum (%" PRIu32 ")", info->max_block, info->min_block);
+        error_setg(errp,
+                   "the server sent a maximum block size (%" PRIu32 ") that is smaller than the "
+                   "minimum (%" PRIu32 ")",
+                   info->max_block, info->min_block);
         return false;
     }
     return true;
@@ -249,7 +263,8 @@ static NbdConn *conn_new(const char *export_name, const char *context, Error **e
     conn->done_tail = &conn->done_first;
     conn->h = nbd_create();
     if (!conn->h || nbd_set_export_name(conn->h, export_name) < 0 ||
-        nbd_add_meta_context(conn->h, context) < 0 || nbd_set_pread_initialize(conn->h, false) < 0) {
+        nbd_add_meta_context(conn->h, context) < 0 ||
+        nbd_set_pread_initialize(conn->h, false) < 0) {
         error_setg(errp, "%s", nbd_get_error());
         nbd_conn_close(conn);
         return NULL;
@@ -360,7 +375,10 @@ void nbd_conn_attach(NbdConn *conn, AioContext *ctx)
     }
 }
 
-/* Commands -------------------------------------------------------------------------------------------------- */
+/*
+ * Commands
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* Under libnbd's lock. */
 static int command_completed(void *opaque, int *error)

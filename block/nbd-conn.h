@@ -1,9 +1,9 @@
 /*
  * One connection to an NBD server, through libnbd.
  *
- * libnbd is a state machine that is told when its socket is readable or writable. A connection has it told
- * by the AioContext that it is attached to, and lets coroutines wait for the completion of commands, many at
- * a time.
+ * libnbd is a state machine that is told when its socket is readable or writable. A connection has
+ * it told by the AioContext that it is attached to, and lets coroutines wait for the completion of
+ * commands, many at a time.
  *
  * All of this happens in the home of the context that the connection is attached to.
  *
@@ -66,7 +66,10 @@ const NbdInfo *nbd_conn_info(const NbdConn *conn);
 /* Say goodbye if the server is there, and free it. No command is under way. */
 void nbd_conn_close(NbdConn *conn);
 
-/* Call @fn once when the connection breaks, after all commands have ended. It may close the connection. */
+/*
+ * Call @fn once when the connection breaks, after all commands have ended. It may close the
+ * connection.
+ */
 void nbd_conn_on_lost(NbdConn *conn, void (*fn)(NbdConn *conn, void *opaque), void *opaque);
 /* Break it now: every command ends with -ENOTCONN, a handshake fails. */
 void nbd_conn_abort(NbdConn *conn, const char *why);

@@ -1,10 +1,10 @@
 /*
  * The connections of a node to its NBD server.
  *
- * One coroutine, the connector, makes connections: when the session has been opened those beyond the first
- * (where the server takes several), later those that were lost. It runs in the session's context like
- * everything here, does what blocks in the thread pool, and ends when all are there. To stop it, whatever it
- * waits for is ended early.
+ * One coroutine, the connector, makes connections: when the session has been opened those beyond
+ * the first (where the server takes several), later those that were lost. It runs in the session's
+ * context like everything here, does what blocks in the thread pool, and ends when all are there.
+ * To stop it, whatever it waits for is ended early.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -61,7 +61,10 @@ struct NbdSession {
     AioTimer *silence_timer;
 };
 
-/* Making a connection --------------------------------------------------------------------------------------- */
+/*
+ * Making a connection
+ * ---------------------------------------------------------------------------------------
+ */
 
 typedef struct ConnectCall {
     const SocketAddress *addr;
@@ -120,7 +123,8 @@ static NbdConn *coroutine_fn co_connect(NbdSession *s, Error **errp)
     if (fd < 0) {
         return NULL;
     }
-    conn = nbd_conn_co_open(fd, s->export_name, s->context, CONNECT_TIMEOUT_NS, &s->handshaking, errp);
+    conn =
+        nbd_conn_co_open(fd, s->export_name, s->context, CONNECT_TIMEOUT_NS, &s->handshaking, errp);
     if (!conn) {
         error_prepend(errp, "Failed to open export '%s' of '%s': ", s->export_name, s->target);
     }
@@ -166,7 +170,10 @@ static void coroutine_fn co_pause(NbdSession *s, int64_t ns)
     aio_timer_free(timer);
 }
 
-/* Losing and regaining connections ---------------------------------------------------------------------------- */
+/*
+ * Losing and regaining connections
+ * ----------------------------------------------------------------------------
+ */
 
 static void start_connector(NbdSession *s);
 
@@ -209,8 +216,8 @@ static void conn_lost(NbdConn *conn, void *opaque)
 }
 
 /*
- * How many connections the server gets. Over a network more carry more; on one host they mostly cost more,
- * but two let the server work on small requests at the same time.
+ * How many connections the server gets. Over a network more carry more; on one host they mostly
+ * cost more, but two let the server work on small requests at the same time.
  */
 static unsigned conns_wanted(const NbdSession *s, const NbdConn *conn)
 {
@@ -272,7 +279,8 @@ static void coroutine_fn connector_entry(void *opaque)
 static void start_connector(NbdSession *s)
 {
     /* A descriptor that was handed over connects once. */
-    if (s->connector || s->stop || s->n_conns >= s->wanted || s->addr->type == SOCKET_ADDRESS_TYPE_FD) {
+    if (s->connector || s->stop || s->n_conns >= s->wanted ||
+        s->addr->type == SOCKET_ADDRESS_TYPE_FD) {
         return;
     }
     s->connector = coroutine_create(connector_entry, s);
@@ -292,7 +300,10 @@ static void coroutine_fn co_stop_connector(NbdSession *s)
     }
 }
 
-/* Draining ---------------------------------------------------------------------------------------------------- */
+/*
+ * Draining
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void check_silence(void *opaque)
 {
@@ -301,7 +312,8 @@ static void check_silence(void *opaque)
 
     for (unsigned i = 0; i < s->n_conns; i++) {
         NbdConn *conn = s->conns[i];
-        int64_t deadline = MAX(nbd_conn_last_activity_ns(conn), s->drain_ns) + nbd_session_drain_silence_ns;
+        int64_t deadline =
+            MAX(nbd_conn_last_activity_ns(conn), s->drain_ns) + nbd_session_drain_silence_ns;
 
         if (nbd_conn_in_flight(conn) > 0 && deadline <= now) {
             nbd_conn_abort(conn, "the server does not answer");
@@ -330,7 +342,10 @@ void nbd_session_drain_end(NbdSession *s)
     aio_timer_del(s->silence_timer);
 }
 
-/* Life -------------------------------------------------------------------------------------------------------- */
+/*
+ * Life
+ * -------------------------------------------------------------------------------------------------
+ */
 
 NbdSession *nbd_session_new(const SocketAddress *addr, const char *export_name, const char *context)
 {
@@ -473,7 +488,10 @@ void nbd_session_attach(NbdSession *s, AioContext *ctx)
     aio_co_run(ctx, attach_entry, s);
 }
 
-/* Commands ---------------------------------------------------------------------------------------------------- */
+/*
+ * Commands
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* The connection with the least to do; NULL: all have enough, or there is none. */
 static NbdConn *pick_connection(NbdSession *s)

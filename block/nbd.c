@@ -1,8 +1,8 @@
 /*
  * The driver `nbd`: an export of an NBD server, through libnbd.
  *
- * This file is the node: options, limits, and from requests to commands. Connections are in nbd-session.c
- * and nbd-conn.c.
+ * This file is the node: options, limits, and from requests to commands. Connections are in
+ * nbd-session.c and nbd-conn.c.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -39,7 +39,10 @@ static const NbdInfo *info_of(BlockDriverState *bs)
     return nbd_session_info(s->session);
 }
 
-/* Opening ------------------------------------------------------------------------------------------------------ */
+/*
+ * Opening
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static const char *context_of(const BlockdevOptionsNbd *o)
 {
@@ -59,7 +62,9 @@ static int check_options(const BlockdevOptionsNbd *o, Error **errp)
     return 0;
 }
 
-/* "nbd://HOST:PORT/NAME", "nbd+unix:///NAME?socket=PATH": names that other programs take as well. */
+/*
+ * "nbd://HOST:PORT/NAME", "nbd+unix:///NAME?socket=PATH": names that other programs take as well.
+ */
 static char *make_filename(const BlockdevOptionsNbd *o)
 {
     const SocketAddress *addr = o->server;
@@ -85,13 +90,14 @@ static int check_export(BlockDriverState *bs, const BlockdevOptionsNbd *o, Error
     const NbdInfo *info = info_of(bs);
 
     if (o->x_dirty_bitmap && !info->has_context) {
-        error_setg(errp, "NBD server lacks the metadata context '%s' for export '%s'", o->x_dirty_bitmap,
-                   o->export ? o->export : "");
+        error_setg(errp, "NBD server lacks the metadata context '%s' for export '%s'",
+                   o->x_dirty_bitmap, o->export ? o->export : "");
         return -1;
     }
     if (!bs->read_only && info->read_only) {
         if (!bs->auto_read_only) {
-            error_setg(errp, "The NBD server offers export '%s' read-only", o->export ? o->export : "");
+            error_setg(errp, "The NBD server offers export '%s' read-only",
+                       o->export ? o->export : "");
             return -1;
         }
         bs->read_only = true;
@@ -122,7 +128,8 @@ static int nbd_open(BlockDriverState *bs, const BlockdevOptions *opts, Error **e
     s->session = nbd_session_new(o->server, o->export ? o->export : "", context_of(o));
     s->other_context = o->x_dirty_bitmap;
     nbd_session_set_reconnect_delay(s->session, o->has_reconnect_delay ? o->reconnect_delay : 0);
-    if (nbd_session_open(s->session, bs->aio_context, o->has_open_timeout ? o->open_timeout : 0, errp) < 0) {
+    if (nbd_session_open(s->session, bs->aio_context, o->has_open_timeout ? o->open_timeout : 0,
+                         errp) < 0) {
         nbd_session_free(s->session);
         return -1;
     }
@@ -145,11 +152,16 @@ static void nbd_driver_close(BlockDriverState *bs)
     nbd_session_free(s->session);
 }
 
-/* A server that says nothing of block sizes gets what the protocol's document advises for that case. */
+/*
+ * A server that says nothing of block sizes gets what the protocol's document advises for that
+ * case.
+ */
 static void nbd_refresh_limits(BlockDriverState *bs)
 {
     const NbdInfo *info = info_of(bs);
-    uint32_t min = info->min_block ? info->min_block : info->size % BDRV_SECTOR_BYTES ? 1 : BDRV_SECTOR_BYTES;
+    uint32_t min = info->min_block                  ? info->min_block
+                   : info->size % BDRV_SECTOR_BYTES ? 1
+                                                    : BDRV_SECTOR_BYTES;
     uint32_t max = info->max_block ? MIN(info->max_block, PAYLOAD_MAX_BYTES) : PAYLOAD_MAX_BYTES;
 
     bs->bl.request_alignment = min;
@@ -208,7 +220,10 @@ static void nbd_reopen_commit(BdrvReopenState *state)
     nbd_session_set_reconnect_delay(s->session, o->has_reconnect_delay ? o->reconnect_delay : 0);
 }
 
-/* Contexts and drains ----------------------------------------------------------------------------------------- */
+/*
+ * Contexts and drains
+ * -----------------------------------------------------------------------------------------
+ */
 
 static void nbd_detach_aio_context(BlockDriverState *bs)
 {
@@ -255,7 +270,10 @@ static void nbd_drain_end(BlockDriverState *bs)
     aio_bh_schedule_oneshot(bs->aio_context, drain_end_at_home, bs);
 }
 
-/* Requests ------------------------------------------------------------------------------------------------------ */
+/*
+ * Requests
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int coroutine_fn command(BlockDriverState *bs, NbdCommand *cmd)
 {
@@ -278,8 +296,8 @@ static void *flat_part(const IOVector *v, size_t offset, size_t bytes)
     return NULL;
 }
 
-static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     void *flat = flat_part(qiov, qiov_offset, bytes), *bounce = NULL;
     NbdCommand cmd = { .type = NBD_COMMAND_READ, .offset = offset, .bytes = bytes };
@@ -300,8 +318,8 @@ static int coroutine_fn nbd_co_preadv(BlockDriverState *bs, int64_t offset, int6
     return ret;
 }
 
-static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                       size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn nbd_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     void *flat = flat_part(qiov, qiov_offset, bytes), *bounce = NULL;
     NbdCommand cmd = {

@@ -1,6 +1,6 @@
 /*
- * The driver `null-co`: a disk without a medium. Reads return at once, or after a given latency; what is
- * written is forgotten. It shows what everything above a disk costs.
+ * The driver `null-co`: a disk without a medium. Reads return at once, or after a given latency;
+ * what is written is forgotten. It shows what everything above a disk costs.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -52,8 +52,8 @@ static int coroutine_fn take_time(BlockDriverState *bs)
     return 0;
 }
 
-static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                       size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     NullState *s = bs->opaque;
 
@@ -63,8 +63,8 @@ static int coroutine_fn null_co_preadv(BlockDriverState *bs, int64_t offset, int
     return take_time(bs);
 }
 
-static int coroutine_fn null_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                        size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn null_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                        IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     return take_time(bs);
 }

@@ -1,8 +1,9 @@
 /*
  * Opening and closing nodes.
  *
- * A description says what a node is; what it does not say a child takes from the node above it: read-only,
- * caches, force-share. The backing file is opened last, when the format has said what it is.
+ * A description says what a node is; what it does not say a child takes from the node above it:
+ * read-only, caches, force-share. The backing file is opened last, when the format has said what it
+ * is.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -93,9 +94,11 @@ bool bdrv_check_options(const BlockdevOptions *opts, Error **errp)
         error_setg(errp, "force-share=on can only be used with read-only=on");
         return false;
     }
-    if (opts->has_detect_zeroes && opts->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP && !unmap) {
-        error_setg(errp, "setting detect-zeroes to unmap is not allowed without setting discard operation "
-                   "to unmap");
+    if (opts->has_detect_zeroes && opts->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP &&
+        !unmap) {
+        error_setg(
+            errp, "setting detect-zeroes to unmap is not allowed without setting discard operation "
+                  "to unmap");
         return false;
     }
     return true;
@@ -121,8 +124,11 @@ char *bdrv_full_backing_filename(const BlockDriverState *bs, Error **errp)
     if (!file || (file->drv->driver != BLOCKDEV_DRIVER_FILE &&
                   file->drv->driver != BLOCKDEV_DRIVER_HOST_DEVICE) ||
         g_str_has_prefix(file->filename, "/dev/fdset/")) {
-        error_setg(errp, "The backing file '%s' of '%s' has a relative name, and the image is not at a path "
-                   "that it could be relative to", bs->backing_file, bdrv_get_filename(bs));
+        error_setg(
+            errp,
+            "The backing file '%s' of '%s' has a relative name, and the image is not at a path "
+            "that it could be relative to",
+            bs->backing_file, bdrv_get_filename(bs));
         return NULL;
     }
     dir = g_path_get_dirname(file->filename);
@@ -140,9 +146,13 @@ static BlockDriverState *open_default_backing(BlockDriverState *bs, Error **errp
         return NULL;
     }
     if (!bs->backing_format && !g_str_has_prefix(path, "json:")) {
-        error_setg(errp, "'%s' does not say of which format its backing file '%s' is, and Ferry does not guess; "
-                   "write it into the image with 'ferry-img rebase -u -b %s -F FORMAT', or give \"backing\" "
-                   "with the node's options", bdrv_get_filename(bs), bs->backing_file, bs->backing_file);
+        error_setg(
+            errp,
+            "'%s' does not say of which format its backing file '%s' is, and Ferry does not guess; "
+            "write it into the image with 'ferry-img rebase -u -b %s -F FORMAT', or give "
+            "\"backing\" "
+            "with the node's options",
+            bdrv_get_filename(bs), bs->backing_file, bs->backing_file);
         return NULL;
     }
     opts = bdrv_options_for_file(path, bs->backing_format, errp);
@@ -159,7 +169,8 @@ static BlockDriverState *open_default_backing(BlockDriverState *bs, Error **errp
 }
 
 /* The backing node that the options ask for. NULL without an error: none. */
-static BlockDriverState *open_backing(BlockDriverState *bs, const BlockdevOptions *opts, Error **errp)
+static BlockDriverState *open_backing(BlockDriverState *bs, const BlockdevOptions *opts,
+                                      Error **errp)
 {
     BlockdevRefOrNull *ref = bs->drv->backing_option ? bs->drv->backing_option(opts) : NULL;
     BlockDriverState *backing;
@@ -367,7 +378,8 @@ BdrvChild *bdrv_open_child(BlockDriverState *parent, const char *name, BlockdevR
     return child;
 }
 
-int bdrv_open_file_child(BlockDriverState *parent, BlockdevRef *ref, BdrvChildRole role, Error **errp)
+int bdrv_open_file_child(BlockDriverState *parent, BlockdevRef *ref, BdrvChildRole role,
+                         Error **errp)
 {
     parent->file = bdrv_open_child(parent, "file", ref, role, errp);
     return parent->file ? 0 : -1;

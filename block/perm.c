@@ -1,7 +1,7 @@
 /*
- * Permissions. Each edge says what its holder does to the node below and what it lets others do there. A
- * change of an edge changes what the node needs of its own children in turn, so it is carried down, parents
- * before children, and either holds everywhere or nowhere.
+ * Permissions. Each edge says what its holder does to the node below and what it lets others do
+ * there. A change of an edge changes what the node needs of its own children in turn, so it is
+ * carried down, parents before children, and either holds everywhere or nowhere.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -46,8 +46,9 @@ void bdrv_cumulative_perms(const BlockDriverState *bs, uint64_t *perm, uint64_t 
     }
 }
 
-void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role, uint64_t parent_perm,
-                        uint64_t parent_shared, uint64_t *perm, uint64_t *shared)
+void bdrv_default_perms(BlockDriverState *bs, BdrvChild *child, BdrvChildRole role,
+                        uint64_t parent_perm, uint64_t parent_shared, uint64_t *perm,
+                        uint64_t *shared)
 {
     if (bs->inactive) {
         *perm = 0;
@@ -102,12 +103,16 @@ static int check_conflicts(const BlockDriverState *bs, Error **errp)
             b_name = b->klass->describe_parent(b);
             if (b->perm & ~a->shared_perm) {
                 what = bdrv_perm_names(b->perm & ~a->shared_perm);
-                error_setg(errp, "Node '%s' is used by %s as '%s', which does not allow %s (wanted by %s "
-                           "as '%s')", bs->node_name, a_name, a->name, what, b_name, b->name);
+                error_setg(errp,
+                           "Node '%s' is used by %s as '%s', which does not allow %s (wanted by %s "
+                           "as '%s')",
+                           bs->node_name, a_name, a->name, what, b_name, b->name);
             } else {
                 what = bdrv_perm_names(a->perm & ~b->shared_perm);
-                error_setg(errp, "Node '%s' is to be used by %s as '%s', which does not allow %s (in use "
-                           "by %s as '%s')", bs->node_name, b_name, b->name, what, a_name, a->name);
+                error_setg(errp,
+                           "Node '%s' is to be used by %s as '%s', which does not allow %s (in use "
+                           "by %s as '%s')",
+                           bs->node_name, b_name, b->name, what, a_name, a->name);
             }
             return -1;
         }

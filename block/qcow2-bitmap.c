@@ -10,12 +10,13 @@
  *     18   2  length of the name
  *     20   4  length of the extra data
  *     24      extra data, name
- * The table has 8 bytes for each cluster of the bitmap: bits 9 to 55 the offset of the cluster; 0: all bits there
- * are 0; 1: all are 1. The bitmap itself is little-endian.
+ * The table has 8 bytes for each cluster of the bitmap: bits 9 to 55 the offset of the cluster; 0:
+ * all bits there are 0; 1: all are 1. The bitmap itself is little-endian.
  *
- * While an image is open for writing the bitmaps in the file are marked as in use and the node's bitmaps are the
- * true ones; closing writes those, all anew: clusters, tables, directory, then the header, then the old ones
- * are freed. A process that dies leaves bitmaps in use, which can only be removed afterwards.
+ * While an image is open for writing the bitmaps in the file are marked as in use and the node's
+ * bitmaps are the true ones; closing writes those, all anew: clusters, tables, directory, then the
+ * header, then the old ones are freed. A process that dies leaves bitmaps in use, which can only be
+ * removed afterwards.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -39,13 +40,15 @@
 
 /* ---- the directory ---- */
 
-static bool check_entry(const Qcow2BitmapEntry *e, uint8_t type, uint16_t name_len, uint32_t extra_len, Error **errp)
+static bool check_entry(const Qcow2BitmapEntry *e, uint8_t type, uint16_t name_len,
+                        uint32_t extra_len, Error **errp)
 {
     if (type != TYPE_DIRTY) {
         error_setg(errp, "a bitmap is of an unknown type (%u)", type);
     } else if (e->flags & ~FLAGS_KNOWN) {
         error_setg(errp, "a bitmap has unknown flags (0x%x)", e->flags);
-    } else if (e->granularity_bits < MIN_GRANULARITY_BITS || e->granularity_bits > MAX_GRANULARITY_BITS) {
+    } else if (e->granularity_bits < MIN_GRANULARITY_BITS ||
+               e->granularity_bits > MAX_GRANULARITY_BITS) {
         error_setg(errp, "a bitmap has an invalid granularity (2^%u)", e->granularity_bits);
     } else if (!name_len || name_len > BDRV_BITMAP_NAME_MAX) {
         error_setg(errp, "a bitmap has a name of invalid length (%u)", name_len);
@@ -111,9 +114,10 @@ static bool check_table(const Qcow2State *s, const Qcow2BitmapEntry *e, Error **
 {
     if (qcow2_in_cluster(s, e->table_offset) || !e->table_offset != !e->table_size ||
         e->table_offset > QCOW2_MAX_HOST_OFFSET ||
-        (uint64_t)e->table_size << s->cluster_bits > qcow2_round_up(QCOW2_MAX_BITMAP_BYTES, s->cluster_size)) {
-        error_setg(errp, "the table of bitmap '%s' (%u entries at offset 0x%" PRIx64 ") is invalid", e->name,
-                   e->table_size, e->table_offset);
+        (uint64_t)e->table_size << s->cluster_bits >
+            qcow2_round_up(QCOW2_MAX_BITMAP_BYTES, s->cluster_size)) {
+        error_setg(errp, "the table of bitmap '%s' (%u entries at offset 0x%" PRIx64 ") is invalid",
+                   e->name, e->table_size, e->table_offset);
         return false;
     }
     return true;
@@ -171,7 +175,8 @@ int coroutine_fn qcow2_load_bitmap_dir(BlockDriverState *bs, Error **errp)
         return 0;
     }
     buf = g_try_malloc(s->hdr.bitmap_dir_bytes);
-    ret = buf ? qcow2_read_table(bs, s->hdr.bitmap_dir_offset, s->hdr.bitmap_dir_bytes, buf) : -ENOMEM;
+    ret = buf ? qcow2_read_table(bs, s->hdr.bitmap_dir_offset, s->hdr.bitmap_dir_bytes, buf)
+              : -ENOMEM;
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not read the bitmap directory of the qcow2 image");
         return ret;
@@ -240,11 +245,13 @@ int coroutine_fn qcow2_mark_bitmaps_in_use(BlockDriverState *bs)
 
 /* ---- loading ---- */
 
-uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2BitmapEntry *entry, int *ret)
+uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2BitmapEntry *entry,
+                                               int *ret)
 {
     uint64_t *table = g_try_new(uint64_t, MAX(entry->table_size, 1));
 
-    *ret = table ? qcow2_read_table(bs, entry->table_offset, (uint64_t)entry->table_size * 8, table) : -ENOMEM;
+    *ret = !table ? -ENOMEM
+         : qcow2_read_table(bs, entry->table_offset, (uint64_t)entry->table_size * 8, table);
     if (*ret < 0) {
         g_free(table);
         return NULL;
@@ -255,7 +262,8 @@ uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2
     return table;
 }
 
-static int coroutine_fn load_cluster(BlockDriverState *bs, uint64_t entry, uint8_t *buf, uint32_t bytes)
+static int coroutine_fn load_cluster(BlockDriverState *bs, uint64_t entry, uint8_t *buf,
+                                     uint32_t bytes)
 {
     uint64_t offset = entry & QCOW2_OFFSET_MASK;
 
@@ -269,7 +277,8 @@ static int coroutine_fn load_cluster(BlockDriverState *bs, uint64_t entry, uint8
     return qcow2_read_table(bs, offset, bytes, buf);
 }
 
-static int coroutine_fn load_content(BlockDriverState *bs, const Qcow2BitmapEntry *e, BdrvDirtyBitmap *bitmap)
+static int coroutine_fn load_content(BlockDriverState *bs, const Qcow2BitmapEntry *e,
+                                     BdrvDirtyBitmap *bitmap)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t size = bdrv_dirty_bitmap_serialization_size(bitmap), at = 0;
@@ -298,7 +307,8 @@ static int coroutine_fn load_content(BlockDriverState *bs, const Qcow2BitmapEntr
 
 static int coroutine_fn load_bitmap(BlockDriverState *bs, Qcow2BitmapEntry *e, Error **errp)
 {
-    BdrvDirtyBitmap *bitmap = bdrv_create_dirty_bitmap(bs, UINT32_C(1) << e->granularity_bits, e->name, errp);
+    BdrvDirtyBitmap *bitmap =
+        bdrv_create_dirty_bitmap(bs, UINT32_C(1) << e->granularity_bits, e->name, errp);
     int ret;
 
     if (!bitmap) {
@@ -356,7 +366,8 @@ static bool all_ones(const uint8_t *buf, size_t len)
 }
 
 /* One cluster of the bitmap: what the table says of it. */
-static int coroutine_fn store_cluster(BlockDriverState *bs, const uint8_t *buf, uint32_t used, uint64_t *entry)
+static int coroutine_fn store_cluster(BlockDriverState *bs, const uint8_t *buf, uint32_t used,
+                                      uint64_t *entry)
 {
     Qcow2State *s = qcow2_state(bs);
     int64_t offset;
@@ -380,7 +391,8 @@ static int coroutine_fn store_cluster(BlockDriverState *bs, const uint8_t *buf, 
     return MIN(ret, 0);
 }
 
-static int coroutine_fn store_content(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, uint64_t *table)
+static int coroutine_fn store_content(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                                      uint64_t *table)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t size = bdrv_dirty_bitmap_serialization_size(bitmap);
@@ -413,7 +425,8 @@ static int64_t coroutine_fn store_run(BlockDriverState *bs, const void *data, ui
     return ret < 0 ? ret : offset;
 }
 
-static int coroutine_fn store_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, Qcow2BitmapEntry *e)
+static int coroutine_fn store_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                                     Qcow2BitmapEntry *e)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t n = qcow2_clusters_up(s, bdrv_dirty_bitmap_serialization_size(bitmap));
@@ -454,7 +467,8 @@ static Qcow2BitmapEntry *entry_copy(const Qcow2BitmapEntry *e)
 }
 
 /* The entry for @bitmap; what cannot be trusted stays in the file as it is. NULL with @errp set. */
-static Qcow2BitmapEntry *coroutine_fn new_entry(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, Error **errp)
+static Qcow2BitmapEntry *coroutine_fn new_entry(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                                                Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     const Qcow2BitmapEntry *old = find_entry(s, bdrv_dirty_bitmap_name(bitmap));
@@ -513,12 +527,16 @@ static void set_header(Qcow2Header *hdr, uint32_t n, uint64_t dir_bytes, uint64_
     hdr->autoclear |= n ? QCOW2_AUTOCLEAR_BITMAPS : 0;
 }
 
-/* Let the header lead to a directory of @entries, then free what only the old one needed. Takes @entries. */
+/*
+ * Let the header lead to a directory of @entries, then free what only the old one needed. Takes
+ * @entries.
+ */
 static int coroutine_fn replace_dir(BlockDriverState *bs, GPtrArray *entries)
 {
     Qcow2State *s = qcow2_state(bs);
     GByteArray *dir = serialize_dir(entries);
-    uint64_t old_offset = s->hdr.bitmap_dir_offset, old_bytes = s->hdr.has_bitmaps ? s->hdr.bitmap_dir_bytes : 0;
+    uint64_t old_offset = s->hdr.bitmap_dir_offset,
+             old_bytes = s->hdr.has_bitmaps ? s->hdr.bitmap_dir_bytes : 0;
     int64_t offset = 0;
     int ret;
 
@@ -556,7 +574,8 @@ static int coroutine_fn replace_dir(BlockDriverState *bs, GPtrArray *entries)
 
 static bool any_persistent(BlockDriverState *bs)
 {
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b; b = bdrv_dirty_bitmap_next(bs, b)) {
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
+         b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_get_persistence(b)) {
             return true;
         }
@@ -584,7 +603,8 @@ int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, Error **errp)
     }
     entries = bitmaps_new();
     co_mutex_lock(&s->lock);
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b; b = bdrv_dirty_bitmap_next(bs, b)) {
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
+         b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_get_persistence(b)) {
             Qcow2BitmapEntry *e = new_entry(bs, b, errp);
 
@@ -598,15 +618,16 @@ int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, Error **errp)
     ret = replace_dir(bs, g_steal_pointer(&entries));
     co_mutex_unlock(&s->lock);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not write the bitmap directory of '%s'", bdrv_get_filename(bs));
+        error_setg_errno(errp, -ret, "Could not write the bitmap directory of '%s'",
+                         bdrv_get_filename(bs));
     }
     return ret;
 }
 
 /* ---- one bitmap ---- */
 
-bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name, uint32_t granularity,
-                                            Error **errp)
+bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name,
+                                            uint32_t granularity, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t bits, dir_bytes = 0;
@@ -616,20 +637,27 @@ bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *na
         error_setg(errp, "Bitmap '%s' cannot be stored: the qcow2 image is of version 2", name);
         return false;
     }
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b; b = bdrv_dirty_bitmap_next(bs, b)) {
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
+         b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_get_persistence(b)) {
             n++;
             dir_bytes += ENTRY_BYTES + 8 + strlen(bdrv_dirty_bitmap_name(b));
         }
     }
     bits = s->hdr.size / granularity + 1;
-    if (n >= QCOW2_MAX_BITMAPS || dir_bytes + ENTRY_BYTES + 8 + strlen(name) > QCOW2_MAX_BITMAP_DIR_BYTES) {
-        error_setg(errp, "Bitmap '%s' cannot be stored: the qcow2 image has %u bitmaps already", name, n);
+    if (n >= QCOW2_MAX_BITMAPS ||
+        dir_bytes + ENTRY_BYTES + 8 + strlen(name) > QCOW2_MAX_BITMAP_DIR_BYTES) {
+        error_setg(errp, "Bitmap '%s' cannot be stored: the qcow2 image has %u bitmaps already",
+                   name, n);
         return false;
     }
-    if (granularity < UINT32_C(1) << MIN_GRANULARITY_BITS || bits / 8 > QCOW2_MAX_BITMAP_BYTES - 64) {
-        error_setg(errp, "Bitmap '%s' cannot be stored: with a granularity of %u it does not fit into the qcow2 "
-                   "image", name, granularity);
+    if (granularity < UINT32_C(1) << MIN_GRANULARITY_BITS ||
+        bits / 8 > QCOW2_MAX_BITMAP_BYTES - 64) {
+        error_setg(
+            errp,
+            "Bitmap '%s' cannot be stored: with a granularity of %u it does not fit into the qcow2 "
+            "image",
+            name, granularity);
         return false;
     }
     return true;
@@ -659,7 +687,8 @@ int coroutine_fn qcow2_co_remove_bitmap(BlockDriverState *bs, const char *name, 
         co_mutex_unlock(&s->lock);
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not remove bitmap '%s' from '%s'", name, bdrv_get_filename(bs));
+        error_setg_errno(errp, -ret, "Could not remove bitmap '%s' from '%s'", name,
+                         bdrv_get_filename(bs));
     }
     return ret;
 }

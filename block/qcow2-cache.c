@@ -1,15 +1,15 @@
 /*
- * qcow2: tables in memory. L2 tables and refcount blocks are cached in slices of at most 4 KiB, with a bound on
- * memory; the L1 and the refcount table are there as a whole.
+ * qcow2: tables in memory. L2 tables and refcount blocks are cached in slices of at most 4 KiB,
+ * with a bound on memory; the L1 and the refcount table are there as a whole.
  *
- * A hash table finds a slice by its place in the file. Clean slices stand in a list by their last use, from
- * whose end room is made; dirty ones stand in a list of their own, so that looking for room never walks over
- * them. When nothing clean is left, everything is written back at once: that costs one flush of the file for
- * the order on disk, however many slices there are.
+ * A hash table finds a slice by its place in the file. Clean slices stand in a list by their last
+ * use, from whose end room is made; dirty ones stand in a list of their own, so that looking for
+ * room never walks over them. When nothing clean is left, everything is written back at once: that
+ * costs one flush of the file for the order on disk, however many slices there are.
  *
- * Writing back copies what is dirty, all in the same instant, and writes the copies (Qcow2Batch): so what
- * reaches the file belongs together although requests go on changing the tables. Neighbours in the file
- * become one write.
+ * Writing back copies what is dirty, all in the same instant, and writes the copies (Qcow2Batch):
+ * so what reaches the file belongs together although requests go on changing the tables. Neighbours
+ * in the file become one write.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -404,8 +404,10 @@ int coroutine_fn qcow2_batch_write(BlockDriverState *bs, const Qcow2Batch *batch
     for (size_t i = 0, n; i < batch->n; i += n) {
         WriteRun *run = g_new(WriteRun, 1);
 
-        for (n = 1; i + n < batch->n && batch->offsets[i + n] == batch->offsets[i] + n * batch->piece &&
-             (n + 1) * batch->piece <= BDRV_REQUEST_MAX_BYTES; n++) {
+        for (n = 1;
+             i + n < batch->n && batch->offsets[i + n] == batch->offsets[i] + n * batch->piece &&
+             (n + 1) * batch->piece <= BDRV_REQUEST_MAX_BYTES;
+             n++) {
         }
         *run = (WriteRun) {
             .bs = bs, .offset = batch->offsets[i], .bytes = n * batch->piece,
@@ -498,8 +500,10 @@ int qcow2_table_collect(Qcow2Table *table, Qcow2Batch *batch)
             continue;
         }
         batch->offsets[i] = table->offset + piece * TABLE_PIECE_BYTES;
-        for (uint32_t e = 0; e < TABLE_PIECE_ENTRIES && piece * TABLE_PIECE_ENTRIES + e < table->n; e++) {
-            stq_be_p(batch->data + i * TABLE_PIECE_BYTES + e * 8, table->entry[piece * TABLE_PIECE_ENTRIES + e]);
+        for (uint32_t e = 0; e < TABLE_PIECE_ENTRIES && piece * TABLE_PIECE_ENTRIES + e < table->n;
+             e++) {
+            stq_be_p(batch->data + i * TABLE_PIECE_BYTES + e * 8,
+                     table->entry[piece * TABLE_PIECE_ENTRIES + e]);
         }
         clear_bit(piece, table->dirty);
         i++;

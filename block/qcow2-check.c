@@ -1,10 +1,12 @@
 /*
- * qcow2: is the image sound? Everything that refers to a cluster is followed and counted; then the counts are
- * compared with those that the image has. A count that is too high is a leak, lost space; one that is too low
- * is a corruption, as the cluster could be given away. At last each "copied" flag is compared with the count.
+ * qcow2: is the image sound? Everything that refers to a cluster is followed and counted; then the
+ * counts are compared with those that the image has. A count that is too high is a leak, lost
+ * space; one that is too low is a corruption, as the cluster could be given away. At last each
+ * "copied" flag is compared with the count.
  *
- * Repairing sets the counts to what was counted; where the refcount blocks themselves are broken or missing,
- * all of them are made anew elsewhere (qcow2-repair.c). Entries that cannot be right become zeroes.
+ * Repairing sets the counts to what was counted; where the refcount blocks themselves are broken or
+ * missing, all of them are made anew elsewhere (qcow2-repair.c). Entries that cannot be right
+ * become zeroes.
  *
  * The lock is held, and nothing waits to be written or freed: file and caches agree.
  *
@@ -54,7 +56,9 @@ static void counts_add(Qcow2Counts *counts, uint64_t cluster)
 static bool counts_init(Qcow2Counts *counts, const Qcow2State *s)
 {
     counts->n = qcow2_clusters_up(s, s->file_len);
-    counts->count = counts->n <= SIZE_MAX / sizeof(uint32_t) ? calloc(MAX(counts->n, 1), sizeof(uint32_t)) : NULL;
+    counts->count = counts->n <= SIZE_MAX / sizeof(uint32_t)
+                        ? calloc(MAX(counts->n, 1), sizeof(uint32_t))
+                        : NULL;
     counts->beyond = g_hash_table_new(NULL, NULL);
     return counts->count;
 }
@@ -88,9 +92,11 @@ static void count_range(Check *c, uint64_t offset, uint64_t bytes)
     if (!bytes) {
         return;
     }
-    for (uint64_t i = offset >> s->cluster_bits; i <= (offset + bytes - 1) >> s->cluster_bits; i++) {
+    for (uint64_t i = offset >> s->cluster_bits; i <= (offset + bytes - 1) >> s->cluster_bits;
+         i++) {
         counts_add(&c->counts, i);
-        c->res->image_end_offset = MAX(c->res->image_end_offset, (int64_t)((i + 1) << s->cluster_bits));
+        c->res->image_end_offset =
+            MAX(c->res->image_end_offset, (int64_t)((i + 1) << s->cluster_bits));
     }
 }
 
@@ -110,7 +116,8 @@ static const char *l2_entry_fault(const Check *c, uint64_t entry)
 {
     const Qcow2State *s = c->s;
     Qcow2ClusterType type = qcow2_entry_type(s, entry);
-    uint64_t host = entry & QCOW2_OFFSET_MASK, covered = (uint64_t)s->reftable.n << s->refblock_bits;
+    uint64_t host = entry & QCOW2_OFFSET_MASK,
+             covered = (uint64_t)s->reftable.n << s->refblock_bits;
     uint32_t bytes;
 
     if (type == QCOW2_COMPRESSED_DATA) {
@@ -129,8 +136,10 @@ static const char *l2_entry_fault(const Check *c, uint64_t entry)
     if (qcow2_in_cluster(s, host)) {
         return "refers to an offset where no cluster begins";
     }
-    return host >= qcow2_round_up(s->file_len, s->cluster_size) && host >> s->cluster_bits >= covered
-           ? "lies behind the end of the file" : NULL;
+    return host >= qcow2_round_up(s->file_len, s->cluster_size) &&
+                   host >> s->cluster_bits >= covered
+               ? "lies behind the end of the file"
+               : NULL;
 }
 
 static void count_entry(Check *c, uint64_t entry, uint64_t *next)
@@ -162,7 +171,8 @@ static void count_entry(Check *c, uint64_t entry, uint64_t *next)
 }
 
 /* Write one entry of a table, in the file and in the cache. */
-static int coroutine_fn fix_entry(Check *c, Qcow2Cache *cache, uint64_t table, uint32_t index, uint64_t entry)
+static int coroutine_fn fix_entry(Check *c, Qcow2Cache *cache, uint64_t table, uint32_t index,
+                                  uint64_t entry)
 {
     uint64_t at = table + (uint64_t)index * 8;
     Qcow2Slice *slice;
@@ -178,7 +188,8 @@ static int coroutine_fn fix_entry(Check *c, Qcow2Cache *cache, uint64_t table, u
 }
 
 /* An entry that cannot be right: version 3 can say that the disk has zeroes there. */
-static int coroutine_fn bad_entry(Check *c, uint64_t table, uint32_t index, uint64_t entry, const char *fault)
+static int coroutine_fn bad_entry(Check *c, uint64_t table, uint32_t index, uint64_t entry,
+                                  const char *fault)
 {
     tell(c, "%s: entry %u of the L2 table at offset 0x%" PRIx64 " (0x%" PRIx64 ") %s",
          c->fix & BDRV_FIX_ERRORS ? "Repairing" : "ERROR", index, table, entry, fault);
@@ -190,13 +201,15 @@ static int coroutine_fn bad_entry(Check *c, uint64_t table, uint32_t index, uint
     return fix_entry(c, &c->s->l2_cache, table, index, c->s->hdr.version >= 3 ? QCOW2_ZERO : 0);
 }
 
-static int coroutine_fn count_l2(Check *c, uint64_t table, uint8_t *buf, bool active, uint64_t *next)
+static int coroutine_fn count_l2(Check *c, uint64_t table, uint8_t *buf, bool active,
+                                 uint64_t *next)
 {
     Qcow2State *s = c->s;
     int ret = qcow2_read_table(c->bs, table, s->cluster_size, buf);
 
     if (ret < 0) {
-        tell(c, "ERROR: the L2 table at offset 0x%" PRIx64 " cannot be read: %s", table, g_strerror(-ret));
+        tell(c, "ERROR: the L2 table at offset 0x%" PRIx64 " cannot be read: %s", table,
+             g_strerror(-ret));
         c->res->check_errors++;
         return 0;
     }
@@ -231,14 +244,18 @@ static int coroutine_fn count_l1(Check *c, const uint64_t *l1, uint32_t n, bool 
         uint64_t table = l1[i] & QCOW2_OFFSET_MASK;
 
         if (l1[i] & QCOW2_L1_RESERVED) {
-            tell(c, "ERROR: entry %u of an L1 table (0x%" PRIx64 ") has reserved bits set", i, l1[i]);
+            tell(c, "ERROR: entry %u of an L1 table (0x%" PRIx64 ") has reserved bits set", i,
+                 l1[i]);
             c->res->corruptions++;
         }
         if (!table) {
             continue;
         }
         if (qcow2_in_cluster(s, table) || !table_is_there(c, table, s->cluster_size)) {
-            tell(c, "ERROR: entry %u of an L1 table (0x%" PRIx64 ") does not refer to a cluster of the file", i, l1[i]);
+            tell(c,
+                 "ERROR: entry %u of an L1 table (0x%" PRIx64
+                 ") does not refer to a cluster of the file",
+                 i, l1[i]);
             c->res->corruptions++;
             continue;
         }
@@ -292,7 +309,8 @@ static int coroutine_fn count_bitmaps(Check *c)
             table = qcow2_read_bitmap_table(c->bs, e, &ret);
         }
         if (!table) {
-            tell(c, "ERROR: the table of bitmap '%s' cannot be read: %s", e->name, g_strerror(-ret));
+            tell(c, "ERROR: the table of bitmap '%s' cannot be read: %s", e->name,
+                 g_strerror(-ret));
             c->res->corruptions++;
             continue;
         }
@@ -303,8 +321,10 @@ static int coroutine_fn count_bitmaps(Check *c)
                 continue;
             }
             if (qcow2_in_cluster(s, offset) || !table_is_there(c, offset, s->cluster_size)) {
-                tell(c, "ERROR: entry %u of the table of bitmap '%s' does not refer to a cluster of the file", n,
-                     e->name);
+                tell(c,
+                     "ERROR: entry %u of the table of bitmap '%s' does not refer to a cluster of "
+                     "the file",
+                     n, e->name);
                 c->res->corruptions++;
                 continue;
             }
@@ -352,15 +372,20 @@ static void count_refcounts(Check *c)
             continue;
         }
         if (!block_is_there(c, i) || (entry & ~QCOW2_REFTABLE_MASK)) {
-            tell(c, "ERROR: entry %u of the refcount table (0x%" PRIx64 ") does not refer to a cluster of the file", i,
-                 entry);
+            tell(c,
+                 "ERROR: entry %u of the refcount table (0x%" PRIx64
+                 ") does not refer to a cluster of the file",
+                 i, entry);
             c->res->corruptions++;
             c->rebuild = true;
             continue;
         }
         count_range(c, entry, s->cluster_size);
         if (qcow2_counts_get(&c->counts, entry >> s->cluster_bits) != 1) {
-            tell(c, "ERROR: the refcount block at offset 0x%" PRIx64 " is used for something else as well", entry);
+            tell(c,
+                 "ERROR: the refcount block at offset 0x%" PRIx64
+                 " is used for something else as well",
+                 entry);
             c->res->corruptions++;
             c->rebuild = true;
         }
@@ -393,7 +418,8 @@ static int coroutine_fn compare_block(Check *c, uint32_t index, uint8_t *buf)
 {
     Qcow2State *s = c->s;
     uint64_t per_block = UINT64_C(1) << s->refblock_bits, first = index * per_block;
-    int ret = qcow2_read_table(c->bs, s->reftable.entry[index] & QCOW2_REFTABLE_MASK, s->cluster_size, buf);
+    int ret = qcow2_read_table(c->bs, s->reftable.entry[index] & QCOW2_REFTABLE_MASK,
+                               s->cluster_size, buf);
 
     if (ret < 0) {
         tell(c, "ERROR: refcount block %u cannot be read: %s", index, g_strerror(-ret));
@@ -454,7 +480,8 @@ static int coroutine_fn compare(Check *c)
 
 /* ---- copied flags ---- */
 
-static int coroutine_fn check_copied(Check *c, uint64_t host, uint64_t entry, const char *what, bool *wrong)
+static int coroutine_fn check_copied(Check *c, uint64_t host, uint64_t entry, const char *what,
+                                     bool *wrong)
 {
     uint64_t refcount;
     int ret = qcow2_refcount_get(c->bs, host >> c->s->cluster_bits, &refcount);
@@ -595,7 +622,8 @@ static int coroutine_fn clear_marks(Check *c)
     return s->hdr.incompatible == was ? 0 : qcow2_header_write_features(c->bs);
 }
 
-int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckMode fix)
+int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *result,
+                                    BdrvCheckMode fix)
 {
     Qcow2State *s = qcow2_state(bs);
     Check c = { .bs = bs, .s = s, .res = result, .fix = fix };

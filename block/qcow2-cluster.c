@@ -1,14 +1,16 @@
 /*
  * qcow2: from a place on the disk to a place in the file, and changes of that.
  *
- * Looking up needs no lock: an L2 slice that is in the cache is read between two yields, and when it had to be
- * loaded the L1 entry is compared again. Whoever changes entries holds Qcow2State.lock.
+ * Looking up needs no lock: an L2 slice that is in the cache is read between two yields, and when
+ * it had to be loaded the L1 entry is compared again. Whoever changes entries holds
+ * Qcow2State.lock.
  *
- * A write to clusters that are not there yet takes one of two ways. Where the disk had zeroes and the new
- * clusters are known to be zero (fresh from the end of the file), the mapping is changed at once: whatever
- * happens next, readers see zeroes or the new data, and many writes to one cluster need not wait for each
- * other. Otherwise the clusters are filled first, with the data and with what was around it, and linked
- * afterwards (Qcow2Alloc); others who want to change them wait meanwhile, readers see the old content.
+ * A write to clusters that are not there yet takes one of two ways. Where the disk had zeroes and
+ * the new clusters are known to be zero (fresh from the end of the file), the mapping is changed at
+ * once: whatever happens next, readers see zeroes or the new data, and many writes to one cluster
+ * need not wait for each other. Otherwise the clusters are filled first, with the data and with
+ * what was around it, and linked afterwards (Qcow2Alloc); others who want to change them wait
+ * meanwhile, readers see the old content.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -92,7 +94,8 @@ static uint64_t slice_offset(const Qcow2State *s, uint64_t l2_table, uint64_t of
 }
 
 /* No table there: how far that goes. */
-static void map_without_table(const Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2Mapping *map)
+static void map_without_table(const Qcow2State *s, uint64_t offset, uint64_t bytes,
+                              Qcow2Mapping *map)
 {
     uint32_t i = l1_index(s, offset);
     uint64_t end = offset + bytes, at;
@@ -104,7 +107,8 @@ static void map_without_table(const Qcow2State *s, uint64_t offset, uint64_t byt
 }
 
 /* Does @entry, @i clusters further on, go on where @first began? */
-static bool continues(const Qcow2State *s, uint64_t first, uint64_t entry, unsigned i, Qcow2ClusterType type)
+static bool continues(const Qcow2State *s, uint64_t first, uint64_t entry, unsigned i,
+                      Qcow2ClusterType type)
 {
     if (qcow2_entry_type(s, entry) != type) {
         return false;
@@ -116,8 +120,8 @@ static bool continues(const Qcow2State *s, uint64_t first, uint64_t entry, unsig
            (first & (QCOW2_OFFSET_MASK | QCOW2_COPIED)) + ((uint64_t)i << s->cluster_bits);
 }
 
-static int coroutine_fn map_slice(BlockDriverState *bs, const Qcow2Slice *slice, uint64_t offset, uint64_t bytes,
-                                  Qcow2Mapping *map)
+static int coroutine_fn map_slice(BlockDriverState *bs, const Qcow2Slice *slice, uint64_t offset,
+                                  uint64_t bytes, Qcow2Mapping *map)
 {
     Qcow2State *s = qcow2_state(bs);
     unsigned index = entry_index(s, offset), i = 1;
@@ -129,9 +133,11 @@ static int coroutine_fn map_slice(BlockDriverState *bs, const Qcow2Slice *slice,
     if (has_host(map->type)) {
         map->host = (entry & QCOW2_OFFSET_MASK) + in_cluster;
         if (qcow2_in_cluster(s, entry & QCOW2_OFFSET_MASK)) {
-            return qcow2_signal_corruption(bs, "the entry for offset 0x%" PRIx64 " of the disk refers to offset 0x%"
-                                           PRIx64 ", where no cluster begins", offset,
-                                           (uint64_t)(entry & QCOW2_OFFSET_MASK));
+            return qcow2_signal_corruption(bs,
+                                           "the entry for offset 0x%" PRIx64
+                                           " of the disk refers to offset 0x%" PRIx64
+                                           ", where no cluster begins",
+                                           offset, (uint64_t)(entry & QCOW2_OFFSET_MASK));
         }
     }
     if (map->type != QCOW2_COMPRESSED_DATA) {
@@ -163,8 +169,11 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t offset, uint64_t bytes
             return 0;
         }
         if (qcow2_in_cluster(s, table)) {
-            return qcow2_signal_corruption(bs, "entry %u of the active L1 table refers to offset 0x%" PRIx64
-                                           ", where no cluster begins", i, table);
+            return qcow2_signal_corruption(
+                bs,
+                "entry %u of the active L1 table refers to offset 0x%" PRIx64
+                ", where no cluster begins",
+                i, table);
         }
         slice = qcow2_cache_peek(&s->l2_cache, slice_offset(s, table, offset));
         if (slice) {
@@ -185,7 +194,10 @@ int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t offset, uint64_t bytes
 
 /* ---- tables that may be changed ---- */
 
-/* The content of a new table: zeroes, or that of the table @old, which somebody else refers to as well. */
+/*
+ * The content of a new table: zeroes, or that of the table @old, which somebody else refers to as
+ * well.
+ */
 static int coroutine_fn fill_table(BlockDriverState *bs, uint64_t offset, uint64_t old, bool zeroed)
 {
     Qcow2State *s = qcow2_state(bs);
@@ -252,8 +264,10 @@ int coroutine_fn qcow2_slice_for_change(BlockDriverState *bs, uint64_t offset, Q
     }
     table = s->l1.entry[i] & QCOW2_OFFSET_MASK;
     if (qcow2_in_cluster(s, table)) {
-        return qcow2_signal_corruption(bs, "entry %u of the active L1 table refers to offset 0x%" PRIx64
-                                       ", where no cluster begins", i, table);
+        return qcow2_signal_corruption(bs,
+                                       "entry %u of the active L1 table refers to offset 0x%" PRIx64
+                                       ", where no cluster begins",
+                                       i, table);
     }
     *index = entry_index(s, offset);
     return qcow2_cache_get(&s->l2_cache, slice_offset(s, table, offset), slice);
@@ -347,7 +361,8 @@ void coroutine_fn qcow2_alloc_abort(BlockDriverState *bs, Qcow2Alloc *alloc)
 }
 
 /* They were taken for entries of one slice, so all of them become visible or none. */
-static int coroutine_fn link_clusters(BlockDriverState *bs, uint64_t guest, uint64_t host, uint64_t clusters)
+static int coroutine_fn link_clusters(BlockDriverState *bs, uint64_t guest, uint64_t host,
+                                      uint64_t clusters)
 {
     Qcow2State *s = qcow2_state(bs);
     Qcow2Slice *slice;
@@ -412,8 +427,8 @@ static WriteClass classify(BlockDriverState *bs, uint64_t guest, uint64_t entry)
 }
 
 /* How many clusters from @index on can be treated alike, @max at most. */
-static uint64_t count_class(BlockDriverState *bs, const Qcow2Slice *slice, unsigned index, uint64_t guest,
-                            uint64_t max, WriteClass class)
+static uint64_t count_class(BlockDriverState *bs, const Qcow2Slice *slice, unsigned index,
+                            uint64_t guest, uint64_t max, WriteClass class)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t first = entry_at(slice, index);
@@ -431,8 +446,8 @@ static uint64_t count_class(BlockDriverState *bs, const Qcow2Slice *slice, unsig
     return n;
 }
 
-static Qcow2Alloc *alloc_new(Qcow2State *s, uint64_t guest, uint64_t host, uint64_t clusters, WriteClass class,
-                             bool zeroed)
+static Qcow2Alloc *alloc_new(Qcow2State *s, uint64_t guest, uint64_t host, uint64_t clusters,
+                             WriteClass class, bool zeroed)
 {
     Qcow2Alloc *alloc = g_new0(Qcow2Alloc, 1);
 
@@ -448,13 +463,14 @@ static Qcow2Alloc *alloc_new(Qcow2State *s, uint64_t guest, uint64_t host, uint6
 }
 
 /* With the lock and the slice: clusters for what begins at entry @index. */
-static int coroutine_fn map_new(BlockDriverState *bs, Qcow2Slice *slice, unsigned index, uint64_t offset,
-                                uint64_t bytes, Qcow2WriteMapping *map)
+static int coroutine_fn map_new(BlockDriverState *bs, Qcow2Slice *slice, unsigned index,
+                                uint64_t offset, uint64_t bytes, Qcow2WriteMapping *map)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t guest = qcow2_start_of_cluster(s, offset), in_cluster = offset - guest;
     WriteClass class = classify(bs, guest, entry_at(slice, index));
-    uint64_t n = count_class(bs, slice, index, guest, qcow2_clusters_up(s, in_cluster + bytes), class);
+    uint64_t n =
+        count_class(bs, slice, index, guest, qcow2_clusters_up(s, in_cluster + bytes), class);
     bool zeroed = false;
     int64_t host;
 
@@ -553,8 +569,8 @@ static uint64_t zero_entry(const Qcow2State *s, uint64_t entry, BdrvRequestFlags
     return QCOW2_ZERO;
 }
 
-static int coroutine_fn zero_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes, uint64_t *done,
-                                   BdrvRequestFlags flags)
+static int coroutine_fn zero_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                   uint64_t *done, BdrvRequestFlags flags)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t n = qcow2_clusters_up(s, bytes), i;
@@ -617,7 +633,10 @@ int coroutine_fn qcow2_zero_clusters(BlockDriverState *bs, uint64_t offset, uint
     return ret;
 }
 
-/* What becomes of an entry that is discarded. Version 2 cannot say that a cluster hides a backing file's. */
+/*
+ * What becomes of an entry that is discarded. Version 2 cannot say that a cluster hides a backing
+ * file's.
+ */
 static uint64_t discarded_entry(BlockDriverState *bs, uint64_t entry, bool forget)
 {
     Qcow2State *s = qcow2_state(bs);
@@ -635,8 +654,8 @@ static uint64_t discarded_entry(BlockDriverState *bs, uint64_t entry, bool forge
     return bs->backing || s->hdr.backing_file ? entry : 0;
 }
 
-static int coroutine_fn discard_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes, uint64_t *done,
-                                      bool forget, Qcow2DiscardKind kind)
+static int coroutine_fn discard_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                      uint64_t *done, bool forget, Qcow2DiscardKind kind)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t n = qcow2_clusters_up(s, bytes), i;
@@ -670,8 +689,8 @@ static int coroutine_fn discard_slice(BlockDriverState *bs, uint64_t offset, uin
     return 0;
 }
 
-int coroutine_fn qcow2_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool forget,
-                                        Qcow2DiscardKind kind)
+int coroutine_fn qcow2_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                        bool forget, Qcow2DiscardKind kind)
 {
     Qcow2State *s = qcow2_state(bs);
     int ret = 0;

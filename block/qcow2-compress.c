@@ -1,10 +1,12 @@
 /*
- * qcow2: compressed clusters. Each is a stream of its own: deflate without a header, made with a window of 4 KiB,
- * or a Zstandard frame; packed one behind the other without regard for cluster borders. The L2 entry tells in
- * sectors how long it is, so what is read may have a part of the next one at its end.
+ * qcow2: compressed clusters. Each is a stream of its own: deflate without a header, made with a
+ * window of 4 KiB, or a Zstandard frame; packed one behind the other without regard for cluster
+ * borders. The L2 entry tells in sectors how long it is, so what is read may have a part of the
+ * next one at its end.
  *
- * Both directions run in the thread pool, as many clusters at once as there are requests. The last few clusters
- * that were decompressed are kept: a guest that reads on in small steps meets each of them many times.
+ * Both directions run in the thread pool, as many clusters at once as there are requests. The last
+ * few clusters that were decompressed are kept: a guest that reads on in small steps meets each of
+ * them many times.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -163,7 +165,9 @@ static int coroutine_fn read_and_decompress(BlockDriverState *bs, uint64_t entry
     return ret < 0 ? ret : 0;
 }
 
-/* The one that has @entry, or the least recently used that nobody reads; NULL: all are being read. */
+/*
+ * The one that has @entry, or the least recently used that nobody reads; NULL: all are being read.
+ */
 static Qcow2Decompressed *find_slot(Qcow2State *s, uint64_t entry)
 {
     Qcow2Decompressed *oldest = NULL;
@@ -280,7 +284,8 @@ void qcow2_decompressed_destroy(Qcow2State *s)
 /* ---- writing ---- */
 
 /* With the lock: room in the file for @len bytes of cluster @guest, under way. */
-static int coroutine_fn alloc_compressed(BlockDriverState *bs, uint64_t guest, uint32_t len, Qcow2Alloc *alloc)
+static int coroutine_fn alloc_compressed(BlockDriverState *bs, uint64_t guest, uint32_t len,
+                                         Qcow2Alloc *alloc)
 {
     Qcow2State *s = qcow2_state(bs);
     int64_t host;
@@ -311,13 +316,15 @@ static int coroutine_fn link_compressed(BlockDriverState *bs, const Qcow2Alloc *
     if (ret < 0) {
         return ret;
     }
-    qcow2_replace_entry(s, slice, index, qcow2_compressed_entry(s, alloc->host, len), QCOW2_DISCARD_OTHER);
+    qcow2_replace_entry(s, slice, index, qcow2_compressed_entry(s, alloc->host, len),
+                        QCOW2_DISCARD_OTHER);
     qcow2_cache_put(&s->l2_cache, slice);
     s->data_before_l2 = true;
     return 0;
 }
 
-static int coroutine_fn write_stream(BlockDriverState *bs, uint64_t guest, const uint8_t *data, uint32_t len)
+static int coroutine_fn write_stream(BlockDriverState *bs, uint64_t guest, const uint8_t *data,
+                                     uint32_t len)
 {
     Qcow2State *s = qcow2_state(bs);
     Qcow2Alloc *alloc = g_new0(Qcow2Alloc, 1);
@@ -348,8 +355,8 @@ static int coroutine_fn write_stream(BlockDriverState *bs, uint64_t guest, const
 }
 
 /* One cluster, or the end of the disk, which is filled up with zeroes. */
-static int coroutine_fn write_cluster(BlockDriverState *bs, uint64_t offset, uint64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset)
+static int coroutine_fn write_cluster(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset)
 {
     Qcow2State *s = qcow2_state(bs);
     g_autofree uint8_t *plain = g_try_malloc0(s->cluster_size);

@@ -1,8 +1,8 @@
 /*
  * qcow2: making an image, by blockdev-create's options or by what follows -o on a command line.
  *
- * Nodes are opened and held by the main thread outside of coroutines, so that part is a call of the main loop
- * for which the coroutine waits.
+ * Nodes are opened and held by the main thread outside of coroutines, so that part is a call of the
+ * main loop for which the coroutine waits.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -26,7 +26,8 @@ const BdrvCreateOption qcow2_create_options[] = {
     { "cluster_size", "Bytes of a cluster, a power of two from 512 to 2M", "65536" },
     { "compat", "Version of the format: v2 or 0.10, v3 or 1.1", "v3" },
     { "compression_type", "How clusters are compressed: zlib or zstd", "zlib" },
-    { "lazy_refcounts", "Put updates of reference counts off, at the price of a check after a crash", "off" },
+    { "lazy_refcounts",
+      "Put updates of reference counts off, at the price of a check after a crash", "off" },
     { "preallocation", "What is allocated at once: off, metadata, falloc or full", "off" },
     { "refcount_bits", "Bits of a reference count: 1, 2, 4, 8, 16, 32 or 64", "16" },
     { NULL }
@@ -47,7 +48,8 @@ static BlockBackend *hold_node(const char *name, Error **errp)
 {
     BlockDriverState *bs = bdrv_lookup(name, errp);
 
-    return bs ? blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL, errp)
+    return bs ? blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                                BLK_PERM_ALL, errp)
               : NULL;
 }
 
@@ -60,7 +62,8 @@ static BlockBackend *hold_file(const char *filename, Error **errp)
         return NULL;
     }
     if (opts->driver != BLOCKDEV_DRIVER_RAW || opts->u.raw.file->type != QTYPE_QDICT) {
-        error_setg(errp, "Could not create '%s': a description is no name for a new image", filename);
+        error_setg(errp, "Could not create '%s': a description is no name for a new image",
+                   filename);
         return NULL;
     }
     file = opts->u.raw.file;
@@ -118,9 +121,12 @@ static bool check_v2(const Qcow2FormatOptions *f, Error **errp)
     if (f->lazy_refcounts) {
         error_setg(errp, "Lazy refcounts need a qcow2 image of version 3 (use compat=1.1)");
     } else if (f->refcount_order != DEFAULT_REFCOUNT_ORDER) {
-        error_setg(errp, "Refcounts of another width than 16 bits need a qcow2 image of version 3 (use compat=1.1)");
+        error_setg(errp, "Refcounts of another width than 16 bits need a qcow2 image of version 3 "
+                         "(use compat=1.1)");
     } else if (f->compression != QCOW2_COMPRESSION_TYPE_ZLIB) {
-        error_setg(errp, "Compression types other than zlib need a qcow2 image of version 3 (use compat=1.1)");
+        error_setg(
+            errp,
+            "Compression types other than zlib need a qcow2 image of version 3 (use compat=1.1)");
     } else {
         return true;
     }
@@ -137,12 +143,14 @@ static bool check_backing(const Qcow2FormatOptions *f, Error **errp)
         return true;
     }
     if (!*f->backing_file || strlen(f->backing_file) > QCOW2_BACKING_NAME_MAX) {
-        error_setg(errp, "The name of the backing file must have 1 to %u characters", QCOW2_BACKING_NAME_MAX);
+        error_setg(errp, "The name of the backing file must have 1 to %u characters",
+                   QCOW2_BACKING_NAME_MAX);
         return false;
     }
     if (f->preallocation != PREALLOC_MODE_OFF) {
-        error_setg(errp, "A backing file and preallocation cannot be used at the same time: nothing of the backing "
-                   "file would be visible");
+        error_setg(errp, "A backing file and preallocation cannot be used at the same time: "
+                         "nothing of the backing "
+                         "file would be visible");
         return false;
     }
     return true;
@@ -150,10 +158,10 @@ static bool check_backing(const Qcow2FormatOptions *f, Error **errp)
 
 static bool set_cluster_size(Qcow2FormatOptions *f, uint64_t size, Error **errp)
 {
-    if (size < UINT64_C(1) << QCOW2_MIN_CLUSTER_BITS || size > UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS ||
-        (size & (size - 1))) {
-        error_setg(errp, "The cluster size must be a power of two between %u and %uk", 1u << QCOW2_MIN_CLUSTER_BITS,
-                   1u << (QCOW2_MAX_CLUSTER_BITS - 10));
+    if (size < UINT64_C(1) << QCOW2_MIN_CLUSTER_BITS ||
+        size > UINT64_C(1) << QCOW2_MAX_CLUSTER_BITS || (size & (size - 1))) {
+        error_setg(errp, "The cluster size must be a power of two between %u and %uk",
+                   1u << QCOW2_MIN_CLUSTER_BITS, 1u << (QCOW2_MAX_CLUSTER_BITS - 10));
         return false;
     }
     f->cluster_bits = __builtin_ctzll(size);
@@ -200,7 +208,8 @@ int coroutine_fn qcow2_co_create(BlockdevCreateOptions *opts, Error **errp)
     f.backing_file = o->backing_file;
     f.backing_format = o->has_backing_fmt ? BlockdevDriver_str(o->backing_fmt) : NULL;
     if ((o->has_cluster_size && !set_cluster_size(&f, o->cluster_size, errp)) ||
-        (o->has_refcount_bits && !set_refcount_bits(&f, o->refcount_bits, errp)) || !check_format(&f, errp)) {
+        (o->has_refcount_bits && !set_refcount_bits(&f, o->refcount_bits, errp)) ||
+        !check_format(&f, errp)) {
         return -EINVAL;
     }
     return format_held(&hold, &f, errp);
@@ -285,7 +294,8 @@ static bool parse_option(Qcow2FormatOptions *f, const char *name, const char *va
         return true;
     }
     if (!strcmp(name, "refcount_bits")) {
-        return parse_uint64_range(value, 1, 64, &number, errp) && set_refcount_bits(f, number, errp);
+        return parse_uint64_range(value, 1, 64, &number, errp) &&
+               set_refcount_bits(f, number, errp);
     }
     if (is_off(name, value)) {
         return true;

@@ -1,22 +1,24 @@
 /*
  * qcow2: writing metadata back, and freeing.
  *
- * What is dirty at one instant is copied and written in this order, each step complete before the next:
+ * What is dirty at one instant is copied and written in this order, each step complete before the
+ * next:
  *
  *     refcount blocks  |  refcount table  |  L2 tables  |  L1 table
  *
- * with a flush of the file at a bar when something on its left was written and not flushed since, so that the order holds on the disk
- * as well as for a process that is killed. In between two write-backs nothing that is referred to in the
- * file lacks its count, and nothing points to a table that is not there.
+ * with a flush of the file at a bar when something on its left was written and not flushed since,
+ * so that the order holds on the disk as well as for a process that is killed. In between two
+ * write-backs nothing that is referred to in the file lacks its count, and nothing points to a
+ * table that is not there.
  *
- * Freeing is the reverse: a cluster may be given to somebody else, and its count go down, only when the file
- * has no reference to it any more. Freed ranges therefore wait in Qcow2State.freed until the change of the
- * mapping was written, then in .settled until that was flushed; then, when the transfers have ended that may
- * still use them, they are counted down. A crash before that leaves them lost, never twice in use; and what
- * the guest had flushed is still where the file says it is.
+ * Freeing is the reverse: a cluster may be given to somebody else, and its count go down, only when
+ * the file has no reference to it any more. Freed ranges therefore wait in Qcow2State.freed until
+ * the change of the mapping was written, then in .settled until that was flushed; then, when the
+ * transfers have ended that may still use them, they are counted down. A crash before that leaves
+ * them lost, never twice in use; and what the guest had flushed is still where the file says it is.
  *
- * With lazy refcounts blocks are not written here at all, only when the image is closed or memory is short: the
- * dirty bit in the header says that counts must be made anew.
+ * With lazy refcounts blocks are not written here at all, only when the image is closed or memory
+ * is short: the dirty bit in the header says that counts must be made anew.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -203,8 +205,8 @@ static int coroutine_fn write_in_order(BlockDriverState *bs, WriteBack *wb, bool
 
 static bool nothing_to_do(const Qcow2State *s)
 {
-    return !s->ref_cache.dirty && !s->l2_cache.dirty && !s->reftable.any_dirty && !s->l1.any_dirty &&
-           !s->freed->len && !s->settled->len;
+    return !s->ref_cache.dirty && !s->l2_cache.dirty && !s->reftable.any_dirty &&
+           !s->l1.any_dirty && !s->freed->len && !s->settled->len;
 }
 
 static int coroutine_fn write_back_locked(BlockDriverState *bs, bool with_counts)
@@ -267,7 +269,8 @@ int coroutine_fn qcow2_settle(BlockDriverState *bs)
         if (ret == 0) {
             ret = flush_file(bs);
         }
-        if (!s->freed->len && !s->settled->len && (qcow2_refcounts_are_lazy(s) || !s->ref_cache.dirty)) {
+        if (!s->freed->len && !s->settled->len &&
+            (qcow2_refcounts_are_lazy(s) || !s->ref_cache.dirty)) {
             break;
         }
     }

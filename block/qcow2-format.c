@@ -1,10 +1,11 @@
 /*
- * qcow2: laying out a new image. All of it is known in advance, so it is written from beginning to end:
+ * qcow2: laying out a new image. All of it is known in advance, so it is written from beginning to
+ * end:
  *
  *     header | refcount table | refcount blocks | L1 table | L2 tables | data
  *
- * the last two only with preallocation. Everything there has a count of 1, and the blocks, which stand in a row,
- * count themselves as well, so their number depends on itself (plan()).
+ * the last two only with preallocation. Everything there has a count of 1, and the blocks, which
+ * stand in a row, count themselves as well, so their number depends on itself (plan()).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -39,8 +40,11 @@ static bool plan(const Qcow2FormatOptions *opts, bool preallocate, Layout *l, Er
     *l = (Layout) { .l1_entries = MAX(l2, 1) };
     l->l1 = divide_up(l->l1_entries * 8, cluster);
     if (l->l1_entries * 8 > QCOW2_MAX_L1_BYTES) {
-        error_setg(errp, "The image is too large for a cluster size of %" PRIu64 " bytes (%" PRIu64 " bytes at most)",
-                   cluster, MIN(QCOW2_MAX_L1_BYTES / 8 * per_table * cluster, (uint64_t)BDRV_MAX_LENGTH));
+        error_setg(errp,
+                   "The image is too large for a cluster size of %" PRIu64 " bytes (%" PRIu64
+                   " bytes at most)",
+                   cluster,
+                   MIN(QCOW2_MAX_L1_BYTES / 8 * per_table * cluster, (uint64_t)BDRV_MAX_LENGTH));
         return false;
     }
     if (preallocate) {
@@ -53,9 +57,13 @@ static bool plan(const Qcow2FormatOptions *opts, bool preallocate, Layout *l, Er
         l->blocks = divide_up(l->total, per_block);
         l->reftable = MAX(divide_up(l->blocks * 8, cluster), 1);
     } while (l->total != before);
-    if (l->reftable * cluster > QCOW2_MAX_REFTABLE_BYTES || l->total > QCOW2_MAX_HOST_OFFSET / cluster) {
-        error_setg(errp, "The image is too large to be preallocated with a cluster size of %" PRIu64 " bytes and "
-                   "refcounts of %u bits", cluster, 1u << opts->refcount_order);
+    if (l->reftable * cluster > QCOW2_MAX_REFTABLE_BYTES ||
+        l->total > QCOW2_MAX_HOST_OFFSET / cluster) {
+        error_setg(errp,
+                   "The image is too large to be preallocated with a cluster size of %" PRIu64
+                   " bytes and "
+                   "refcounts of %u bits",
+                   cluster, 1u << opts->refcount_order);
         return false;
     }
     return true;
@@ -94,8 +102,8 @@ static void fill_zeroes(const Format *f, uint64_t n, uint8_t *cluster)
 {
 }
 
-static void fill_entries(uint8_t *table, uint64_t per_table, uint64_t first_index, uint64_t end_index,
-                         uint64_t target, unsigned cluster_bits, uint64_t flags)
+static void fill_entries(uint8_t *table, uint64_t per_table, uint64_t first_index,
+                         uint64_t end_index, uint64_t target, unsigned cluster_bits, uint64_t flags)
 {
     for (uint64_t i = 0; i < per_table && first_index + i < end_index; i++) {
         stq_be_p(table + i * 8, ((target + first_index + i) << cluster_bits) | flags);
@@ -106,7 +114,8 @@ static void fill_reftable(const Format *f, uint64_t n, uint8_t *table)
 {
     uint64_t per_table = cluster_offset(f, 1) / 8;
 
-    fill_entries(table, per_table, n * per_table, f->l.blocks, 1 + f->l.reftable, f->opts->cluster_bits, 0);
+    fill_entries(table, per_table, n * per_table, f->l.blocks, 1 + f->l.reftable,
+                 f->opts->cluster_bits, 0);
 }
 
 static void fill_block(const Format *f, uint64_t n, uint8_t *block)
@@ -128,15 +137,16 @@ static void fill_l1(const Format *f, uint64_t n, uint8_t *table)
 {
     uint64_t per_table = cluster_offset(f, 1) / 8;
 
-    fill_entries(table, per_table, n * per_table, f->l.l2, first_l2(f), f->opts->cluster_bits, QCOW2_COPIED);
+    fill_entries(table, per_table, n * per_table, f->l.l2, first_l2(f), f->opts->cluster_bits,
+                 QCOW2_COPIED);
 }
 
 static void fill_l2(const Format *f, uint64_t n, uint8_t *table)
 {
     uint64_t per_table = cluster_offset(f, 1) / 8;
 
-    fill_entries(table, per_table, n * per_table, f->l.data, first_l2(f) + f->l.l2, f->opts->cluster_bits,
-                 QCOW2_COPIED);
+    fill_entries(table, per_table, n * per_table, f->l.data, first_l2(f) + f->l.l2,
+                 f->opts->cluster_bits, QCOW2_COPIED);
 }
 
 static int coroutine_fn write_part(Format *f, uint64_t *at, uint64_t clusters, FillFn *fill)
@@ -210,7 +220,8 @@ static int coroutine_fn size_file(Format *f, Error **errp)
         ret = bdrv_co_truncate(f->file, cluster_offset(f, f->l.total), false, mode, 0, errp);
     }
     /* What could not be cut off has old content where the disk is to be zero. */
-    if (ret == 0 && f->l.data && bdrv_co_is_zero_fast(f->file->bs, data_at, cluster_offset(f, f->l.data)) <= 0 &&
+    if (ret == 0 && f->l.data &&
+        bdrv_co_is_zero_fast(f->file->bs, data_at, cluster_offset(f, f->l.data)) <= 0 &&
         mode == PREALLOC_MODE_OFF) {
         ret = bdrv_co_pwrite_zeroes(f->file, data_at, cluster_offset(f, f->l.data), 0);
         if (ret < 0) {

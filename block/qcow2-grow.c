@@ -1,9 +1,9 @@
 /*
  * qcow2: the file gets longer, and the refcount table with it.
  *
- * The file is extended in steps that are larger than what is needed at the moment, so that not every
- * allocation changes its length; what lies behind the last cluster in use is a hole and costs nothing. Closing
- * gives it back. All of what was added is known to be zero until it is allocated.
+ * The file is extended in steps that are larger than what is needed at the moment, so that not
+ * every allocation changes its length; what lies behind the last cluster in use is a hole and costs
+ * nothing. Closing gives it back. All of what was added is known to be zero until it is allocated.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -68,7 +68,10 @@ void coroutine_fn qcow2_trim_file(BlockDriverState *bs)
 
 /* ---- the refcount table ---- */
 
-/* Where a new table goes: right behind what the old one covers, @blocks blocks that cover both behind it. */
+/*
+ * Where a new table goes: right behind what the old one covers, @blocks blocks that cover both
+ * behind it.
+ */
 typedef struct NewTable {
     uint64_t first;                     /* cluster */
     uint64_t clusters, blocks;
@@ -80,7 +83,8 @@ static int plan(const Qcow2State *s, uint64_t cluster, NewTable *nt)
     uint64_t per_block = UINT64_C(1) << s->refblock_bits, entries, used;
 
     nt->first = (uint64_t)s->reftable.n << s->refblock_bits;
-    entries = MAX((uint64_t)s->reftable.n + s->reftable.n / 2, (cluster + per_block - 1) / per_block) + 1;
+    entries =
+        MAX((uint64_t)s->reftable.n + s->reftable.n / 2, (cluster + per_block - 1) / per_block) + 1;
     for (;;) {
         nt->clusters = qcow2_clusters_up(s, entries * 8);
         entries = nt->clusters * s->cluster_size / 8;
@@ -157,7 +161,8 @@ static int coroutine_fn adopt(BlockDriverState *bs, NewTable *nt)
     s->hdr.reftable_offset = s->reftable.offset;
     s->hdr.reftable_clusters = nt->clusters;
     for (uint64_t i = 0; i < nt->blocks && ret == 0; i++) {
-        ret = qcow2_overlap_add(s, (nt->first + nt->clusters + i) << s->cluster_bits, QCOW2_META_REFBLOCK);
+        ret = qcow2_overlap_add(s, (nt->first + nt->clusters + i) << s->cluster_bits,
+                                QCOW2_META_REFBLOCK);
     }
     qcow2_free_later(s, old_offset, old_bytes, QCOW2_DISCARD_OTHER);
     return ret;
@@ -200,7 +205,10 @@ int coroutine_fn qcow2_grow_reftable(BlockDriverState *bs, uint64_t cluster)
     if (ret < 0) {
         return ret;
     }
-    /* The copy of the old table must not miss entries that are about to be written to the old place. */
+    /*
+     * The copy of the old table must not miss entries that are about to be written to the old
+     * place.
+     */
     ret = qcow2_write_back(bs);
     if (ret < 0) {
         return ret;

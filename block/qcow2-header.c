@@ -1,9 +1,10 @@
 /*
  * qcow2: the header and its extensions, between bytes and Qcow2Header (the layout is in qcow2.h).
  *
- * Parsing is a pure function of the first cluster, and nothing that it lets through needs to be checked again:
- * offsets are aligned and below 2^56, tables have a sane size, the L1 table is large enough for the disk, and
- * every feature that changes the meaning of the image is one that Ferry has.
+ * Parsing is a pure function of the first cluster, and nothing that it lets through needs to be
+ * checked again: offsets are aligned and below 2^56, tables have a sane size, the L1 table is large
+ * enough for the disk, and every feature that changes the meaning of the image is one that Ferry
+ * has.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -40,7 +41,8 @@ static void append_feature(GString *text, const uint8_t *names, size_t names_len
     }
     for (size_t i = 0; i + QCOW2_FEATURE_NAME_BYTES <= names_len; i += QCOW2_FEATURE_NAME_BYTES) {
         if (names[i] == 0 && names[i + 1] == bit && names[i + 2]) {
-            g_autofree char *name = g_strndup((const char *)names + i + 2, QCOW2_FEATURE_NAME_BYTES - 2);
+            g_autofree char *name =
+                g_strndup((const char *)names + i + 2, QCOW2_FEATURE_NAME_BYTES - 2);
             g_autofree char *escaped = g_strescape(name, NULL);
 
             g_string_append_printf(text, "'%s'", escaped);
@@ -56,7 +58,8 @@ static void append_feature(GString *text, const uint8_t *names, size_t names_len
     g_string_append_printf(text, "incompatible feature bit %u", bit);
 }
 
-static bool check_features(const Qcow2Header *hdr, const uint8_t *names, size_t names_len, Error **errp)
+static bool check_features(const Qcow2Header *hdr, const uint8_t *names, size_t names_len,
+                           Error **errp)
 {
     uint64_t unknown = hdr->incompatible & ~QCOW2_INCOMPAT_KNOWN;
     g_autoptr(GString) text = g_string_new(NULL);
@@ -77,13 +80,18 @@ static bool check_table(const char *what, uint64_t offset, uint64_t bytes, uint3
                         Error **errp)
 {
     if (offset & (cluster_size - 1)) {
-        error_setg(errp, "The qcow2 header is invalid: offset 0x%" PRIx64 " of the %s is not a multiple of the "
-                   "cluster size", offset, what);
+        error_setg(errp,
+                   "The qcow2 header is invalid: offset 0x%" PRIx64
+                   " of the %s is not a multiple of the "
+                   "cluster size",
+                   offset, what);
         return false;
     }
-    if (bytes && (!offset || offset >= QCOW2_MAX_HOST_OFFSET || bytes > QCOW2_MAX_HOST_OFFSET - offset)) {
-        error_setg(errp, "The qcow2 header is invalid: the %s at offset 0x%" PRIx64 " cannot be there", what,
-                   offset);
+    if (bytes &&
+        (!offset || offset >= QCOW2_MAX_HOST_OFFSET || bytes > QCOW2_MAX_HOST_OFFSET - offset)) {
+        error_setg(errp,
+                   "The qcow2 header is invalid: the %s at offset 0x%" PRIx64 " cannot be there",
+                   what, offset);
         return false;
     }
     return true;
@@ -98,32 +106,41 @@ static bool check_sizes(const Qcow2Header *hdr, Error **errp)
     uint64_t l1_needed;
 
     if (hdr->size > BDRV_MAX_LENGTH) {
-        error_setg(errp, "The qcow2 header is invalid: a disk of %" PRIu64 " bytes is too large", hdr->size);
+        error_setg(errp, "The qcow2 header is invalid: a disk of %" PRIu64 " bytes is too large",
+                   hdr->size);
         return false;
     }
     l1_needed = (hdr->size >> l1_shift) + ((hdr->size & ((UINT64_C(1) << l1_shift) - 1)) != 0);
     if (l1_bytes > QCOW2_MAX_L1_BYTES) {
-        error_setg(errp, "The qcow2 header is invalid: the active L1 table is too large (%" PRIu64 " bytes, at "
-                   "most %u)", l1_bytes, QCOW2_MAX_L1_BYTES);
+        error_setg(errp,
+                   "The qcow2 header is invalid: the active L1 table is too large (%" PRIu64
+                   " bytes, at "
+                   "most %u)",
+                   l1_bytes, QCOW2_MAX_L1_BYTES);
         return false;
     }
     if (hdr->l1_size < l1_needed) {
-        error_setg(errp, "The qcow2 header is invalid: the L1 table has %u entries, and the disk needs %" PRIu64,
-                   hdr->l1_size, l1_needed);
+        error_setg(
+            errp,
+            "The qcow2 header is invalid: the L1 table has %u entries, and the disk needs %" PRIu64,
+            hdr->l1_size, l1_needed);
         return false;
     }
     if (!hdr->reftable_clusters || reftable_bytes > QCOW2_MAX_REFTABLE_BYTES) {
-        error_setg(errp, "The qcow2 header is invalid: the refcount table has %u clusters", hdr->reftable_clusters);
+        error_setg(errp, "The qcow2 header is invalid: the refcount table has %u clusters",
+                   hdr->reftable_clusters);
         return false;
     }
     if (hdr->nb_snapshots > QCOW2_MAX_SNAPSHOTS) {
-        error_setg(errp, "The qcow2 header is invalid: too many snapshots (%u, at most %u)", hdr->nb_snapshots,
-                   QCOW2_MAX_SNAPSHOTS);
+        error_setg(errp, "The qcow2 header is invalid: too many snapshots (%u, at most %u)",
+                   hdr->nb_snapshots, QCOW2_MAX_SNAPSHOTS);
         return false;
     }
     return check_table("active L1 table", hdr->l1_offset, l1_bytes, cluster_size, errp) &&
-           check_table("refcount table", hdr->reftable_offset, reftable_bytes, cluster_size, errp) &&
-           check_table("snapshot table", hdr->snapshots_offset, hdr->nb_snapshots, cluster_size, errp);
+           check_table("refcount table", hdr->reftable_offset, reftable_bytes, cluster_size,
+                       errp) &&
+           check_table("snapshot table", hdr->snapshots_offset, hdr->nb_snapshots, cluster_size,
+                       errp);
 }
 
 static bool parse_v3_fields(const uint8_t *buf, Qcow2Header *hdr, Error **errp)
@@ -133,12 +150,15 @@ static bool parse_v3_fields(const uint8_t *buf, Qcow2Header *hdr, Error **errp)
     hdr->autoclear = ldq_be_p(buf + QCOW2_AT_AUTOCLEAR);
     hdr->refcount_order = ldl_be_p(buf + QCOW2_AT_REFCOUNT_ORDER);
     hdr->header_length = ldl_be_p(buf + QCOW2_AT_HEADER_LENGTH);
-    if (hdr->header_length < QCOW2_HEADER_V3_MIN_BYTES || hdr->header_length > 1u << hdr->cluster_bits) {
-        error_setg(errp, "The qcow2 header is invalid: its length is given as %u", hdr->header_length);
+    if (hdr->header_length < QCOW2_HEADER_V3_MIN_BYTES ||
+        hdr->header_length > 1u << hdr->cluster_bits) {
+        error_setg(errp, "The qcow2 header is invalid: its length is given as %u",
+                   hdr->header_length);
         return false;
     }
     if (hdr->refcount_order > 6) {
-        error_setg(errp, "The qcow2 header is invalid: refcounts of 2^%u bits (at most 2^6)", hdr->refcount_order);
+        error_setg(errp, "The qcow2 header is invalid: refcounts of 2^%u bits (at most 2^6)",
+                   hdr->refcount_order);
         return false;
     }
     if (hdr->header_length > QCOW2_AT_COMPRESSION) {
@@ -161,8 +181,8 @@ static bool parse_fields(const uint8_t *buf, size_t len, Qcow2Header *hdr, Error
     }
     hdr->cluster_bits = ldl_be_p(buf + QCOW2_AT_CLUSTER_BITS);
     if (hdr->cluster_bits < QCOW2_MIN_CLUSTER_BITS || hdr->cluster_bits > QCOW2_MAX_CLUSTER_BITS) {
-        error_setg(errp, "The qcow2 header is invalid: clusters of 2^%u bytes (2^%u to 2^%u)", hdr->cluster_bits,
-                   QCOW2_MIN_CLUSTER_BITS, QCOW2_MAX_CLUSTER_BITS);
+        error_setg(errp, "The qcow2 header is invalid: clusters of 2^%u bytes (2^%u to 2^%u)",
+                   hdr->cluster_bits, QCOW2_MIN_CLUSTER_BITS, QCOW2_MAX_CLUSTER_BITS);
         return false;
     }
     if (len < UINT32_C(1) << hdr->cluster_bits) {
@@ -185,13 +205,17 @@ static bool parse_fields(const uint8_t *buf, size_t len, Qcow2Header *hdr, Error
     return parse_v3_fields(buf, hdr, errp);
 }
 
-static bool parse_bitmaps_extension(const uint8_t *data, uint32_t len, Qcow2Header *hdr, Error **errp)
+static bool parse_bitmaps_extension(const uint8_t *data, uint32_t len, Qcow2Header *hdr,
+                                    Error **errp)
 {
     if (len != QCOW2_EXT_BITMAPS_BYTES) {
-        error_setg(errp, "The bitmaps extension of the qcow2 header has an invalid length (%u)", len);
+        error_setg(errp, "The bitmaps extension of the qcow2 header has an invalid length (%u)",
+                   len);
         return false;
     }
-    /* Without the bit somebody who did not know bitmaps has written the image since: they are lost. */
+    /*
+     * Without the bit somebody who did not know bitmaps has written the image since: they are lost.
+     */
     if (!(hdr->autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
         return true;
     }
@@ -201,15 +225,18 @@ static bool parse_bitmaps_extension(const uint8_t *data, uint32_t len, Qcow2Head
     hdr->bitmap_dir_offset = ldq_be_p(data + 16);
     if (ldl_be_p(data + 4) || !hdr->nb_bitmaps || hdr->nb_bitmaps > QCOW2_MAX_BITMAPS ||
         !hdr->bitmap_dir_bytes || hdr->bitmap_dir_bytes > QCOW2_MAX_BITMAP_DIR_BYTES) {
-        error_setg(errp, "The bitmaps extension of the qcow2 header is invalid: %u bitmaps, a directory of %" PRIu64
-                   " bytes", hdr->nb_bitmaps, hdr->bitmap_dir_bytes);
+        error_setg(errp,
+                   "The bitmaps extension of the qcow2 header is invalid: %u bitmaps, a directory "
+                   "of %" PRIu64 " bytes",
+                   hdr->nb_bitmaps, hdr->bitmap_dir_bytes);
         return false;
     }
     return check_table("bitmap directory", hdr->bitmap_dir_offset, hdr->bitmap_dir_bytes,
                        UINT32_C(1) << hdr->cluster_bits, errp);
 }
 
-static bool parse_extension(uint32_t type, const uint8_t *data, uint32_t len, Qcow2Header *hdr, Error **errp)
+static bool parse_extension(uint32_t type, const uint8_t *data, uint32_t len, Qcow2Header *hdr,
+                            Error **errp)
 {
     Qcow2Extension *ext;
 
@@ -232,9 +259,12 @@ static bool parse_extension(uint32_t type, const uint8_t *data, uint32_t len, Qc
     }
 }
 
-/* The next extension at *@at; its type, 0 at the end. False with @errp set when it runs over the end. */
-static bool next_extension(const uint8_t *buf, uint32_t end, uint32_t *at, uint32_t *type, uint32_t *len,
-                           const uint8_t **data, Error **errp)
+/*
+ * The next extension at *@at; its type, 0 at the end. False with @errp set when it runs over the
+ * end.
+ */
+static bool next_extension(const uint8_t *buf, uint32_t end, uint32_t *at, uint32_t *type,
+                           uint32_t *len, const uint8_t **data, Error **errp)
 {
     *type = QCOW2_EXT_END;
     if (end - *at < 8) {
@@ -247,8 +277,11 @@ static bool next_extension(const uint8_t *buf, uint32_t end, uint32_t *at, uint3
         return true;
     }
     if (*len > end - *at - 8) {
-        error_setg(errp, "The qcow2 header is invalid: its extension 0x%08x of %u bytes is longer than the header "
-                   "may be", *type, *len);
+        error_setg(errp,
+                   "The qcow2 header is invalid: its extension 0x%08x of %u bytes is longer than "
+                   "the header "
+                   "may be",
+                   *type, *len);
         return false;
     }
     *at = MIN(end, *at + 8 + (uint32_t)qcow2_round_up(*len, 8));
@@ -299,8 +332,11 @@ static bool parse_backing(const uint8_t *buf, Qcow2Header *hdr, uint32_t *ext_en
     }
     if (len > QCOW2_BACKING_NAME_MAX || offset > cluster_size || len > cluster_size - offset ||
         offset < hdr->header_length) {
-        error_setg(errp, "The qcow2 header is invalid: the name of the backing file (%u bytes at offset %" PRIu64
-                   ") is too long or not in the first cluster", len, offset);
+        error_setg(
+            errp,
+            "The qcow2 header is invalid: the name of the backing file (%u bytes at offset %" PRIu64
+            ") is too long or not in the first cluster",
+            len, offset);
         return false;
     }
     *ext_end = offset;
@@ -315,12 +351,15 @@ static bool check_compression(const Qcow2Header *hdr, Error **errp)
     bool flagged = hdr->incompatible & QCOW2_INCOMPAT_COMPRESSION;
 
     if (hdr->compression > QCOW2_COMPRESSION_TYPE_ZSTD) {
-        error_setg(errp, "The qcow2 image is compressed by an unknown method (%u)", hdr->compression);
+        error_setg(errp, "The qcow2 image is compressed by an unknown method (%u)",
+                   hdr->compression);
         return false;
     }
     if (flagged != (hdr->compression != QCOW2_COMPRESSION_TYPE_ZLIB)) {
-        error_setg(errp, "The qcow2 header is invalid: compression type %u %s its incompatible feature bit",
-                   hdr->compression, flagged ? "with" : "without");
+        error_setg(
+            errp,
+            "The qcow2 header is invalid: compression type %u %s its incompatible feature bit",
+            hdr->compression, flagged ? "with" : "without");
         return false;
     }
     return true;
@@ -338,7 +377,8 @@ static bool check_encryption(const Qcow2Header *hdr, Error **errp)
         error_setg(errp, "The qcow2 image is encrypted (LUKS), which is not supported");
         return false;
     default:
-        error_setg(errp, "The qcow2 image is encrypted by an unknown method (%u)", hdr->crypt_method);
+        error_setg(errp, "The qcow2 image is encrypted by an unknown method (%u)",
+                   hdr->crypt_method);
         return false;
     }
 }
@@ -407,7 +447,10 @@ static bool put_extension(Writer *w, uint32_t type, const void *data, uint32_t l
     return true;
 }
 
-/* For people whose program lacks a feature; left out where the room may be needed for something else. */
+/*
+ * For people whose program lacks a feature; left out where the room may be needed for something
+ * else.
+ */
 static void put_feature_names(Writer *w, const Qcow2Header *hdr)
 {
     uint8_t table[G_N_ELEMENTS(feature_names) * QCOW2_FEATURE_NAME_BYTES] = { 0 };
@@ -429,8 +472,8 @@ static bool put_extensions(Writer *w, const Qcow2Header *hdr)
 {
     uint8_t bitmaps[QCOW2_EXT_BITMAPS_BYTES] = { 0 };
 
-    if (hdr->backing_format &&
-        !put_extension(w, QCOW2_EXT_BACKING_FORMAT, hdr->backing_format, strlen(hdr->backing_format))) {
+    if (hdr->backing_format && !put_extension(w, QCOW2_EXT_BACKING_FORMAT, hdr->backing_format,
+                                              strlen(hdr->backing_format))) {
         return false;
     }
     put_feature_names(w, hdr);
@@ -499,8 +542,11 @@ bool qcow2_header_serialize(const Qcow2Header *hdr, uint8_t *buf, Error **errp)
     return true;
 
 full:
-    error_setg(errp, "The qcow2 header with its extensions and the name of the backing file does not fit into the "
-               "first cluster (%zu bytes)", w.end);
+    error_setg(errp,
+               "The qcow2 header with its extensions and the name of the backing file does not fit "
+               "into the "
+               "first cluster (%zu bytes)",
+               w.end);
     return false;
 }
 

@@ -1,9 +1,9 @@
 /*
- * qcow2: requests. A request is cut where the file has its parts in different places; parts go on beside each
- * other, each with one request to the file (or the backing file), no lock held.
+ * qcow2: requests. A request is cut where the file has its parts in different places; parts go on
+ * beside each other, each with one request to the file (or the backing file), no lock held.
  *
- * Who has looked clusters up and called qcow2_io_begin() waits for nothing but transfers until it has called
- * qcow2_io_end(): freeing waits for it, and others for freeing.
+ * Who has looked clusters up and called qcow2_io_begin() waits for nothing but transfers until it
+ * has called qcow2_io_end(): freeing waits for it, and others for freeing.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -15,7 +15,10 @@
 #include "block/qcow2.h"
 
 #define MAX_PARTS_AT_ONCE 16
-/* Up to so many bytes around the guest's data are written as zeroes rather than asking the file for it. */
+/*
+ * Up to so many bytes around the guest's data are written as zeroes rather than asking the file for
+ * it.
+ */
 #define ZERO_AROUND_BYTES (64 * 1024)
 
 /* ---- parts beside each other ---- */
@@ -68,8 +71,8 @@ int coroutine_fn qcow2_tasks_wait(Qcow2Tasks *tasks)
 
 /* ---- reading ---- */
 
-int coroutine_fn qcow2_read_file(BlockDriverState *bs, uint64_t offset, uint64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset)
+int coroutine_fn qcow2_read_file(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset)
 {
     uint64_t len = qcow2_state(bs)->file_len;
     uint64_t there = offset >= len ? 0 : MIN(bytes, len - offset);
@@ -88,7 +91,8 @@ int coroutine_fn qcow2_read_table(BlockDriverState *bs, uint64_t offset, uint64_
     if (!bytes) {
         return 0;
     }
-    if (__builtin_add_overflow(offset, bytes, &end) || end > qcow2_round_up(len, qcow2_state(bs)->cluster_size)) {
+    if (__builtin_add_overflow(offset, bytes, &end) ||
+        end > qcow2_round_up(len, qcow2_state(bs)->cluster_size)) {
         return -EIO;
     }
     if (end > len) {
@@ -98,8 +102,8 @@ int coroutine_fn qcow2_read_table(BlockDriverState *bs, uint64_t offset, uint64_
     return bytes ? bdrv_co_pread(bs->file, offset, bytes, buf, 0) : 0;
 }
 
-static int coroutine_fn read_backing(BlockDriverState *bs, uint64_t offset, uint64_t bytes, IOVector *qiov,
-                                     size_t qiov_offset)
+static int coroutine_fn read_backing(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                     IOVector *qiov, size_t qiov_offset)
 {
     uint64_t len = qcow2_backing_len(bs);
     uint64_t there = offset >= len ? 0 : MIN(bytes, len - offset);
@@ -136,8 +140,8 @@ static int coroutine_fn read_part(const ReadPart *p)
         ret = qcow2_read_file(p->bs, p->map.host, p->map.bytes, p->qiov, p->qiov_offset);
         break;
     case QCOW2_COMPRESSED_DATA:
-        ret = qcow2_read_compressed(p->bs, p->map.entry, qcow2_in_cluster(s, p->offset), p->map.bytes,
-                                    p->qiov, p->qiov_offset);
+        ret = qcow2_read_compressed(p->bs, p->map.entry, qcow2_in_cluster(s, p->offset),
+                                    p->map.bytes, p->qiov, p->qiov_offset);
         break;
     }
     qcow2_io_end(s, p->epoch);
@@ -151,8 +155,8 @@ static int coroutine_fn read_task(void *opaque)
     return read_part(part);
 }
 
-int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     Qcow2State *s = qcow2_state(bs);
     Qcow2Tasks tasks = { 0 };
@@ -190,7 +194,8 @@ typedef struct WritePart {
 } WritePart;
 
 /* A copy of what the disk has in a range around a write; zeroes behind its end. */
-static int coroutine_fn read_around(BlockDriverState *bs, uint64_t offset, uint64_t bytes, uint8_t *buf)
+static int coroutine_fn read_around(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                    uint8_t *buf)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t there = offset >= s->hdr.size ? 0 : MIN(bytes, s->hdr.size - offset);
@@ -214,8 +219,8 @@ static bool coroutine_fn backing_is_zero(BlockDriverState *bs, uint64_t offset, 
 }
 
 /* Whether everything around the write is known to be zero without reading it. */
-static bool coroutine_fn around_is_zero(BlockDriverState *bs, const Qcow2Alloc *alloc, uint64_t offset,
-                                        uint64_t head, uint64_t end, uint64_t tail)
+static bool coroutine_fn around_is_zero(BlockDriverState *bs, const Qcow2Alloc *alloc,
+                                        uint64_t offset, uint64_t head, uint64_t end, uint64_t tail)
 {
     Qcow2Mapping map;
 
@@ -234,7 +239,8 @@ static bool coroutine_fn around_is_zero(BlockDriverState *bs, const Qcow2Alloc *
 }
 
 /* The guest's data between @head and @tail bytes around it, in one write. */
-static int coroutine_fn write_with_around(const WritePart *p, uint64_t head, uint64_t tail, bool zero)
+static int coroutine_fn write_with_around(const WritePart *p, uint64_t head, uint64_t tail,
+                                          bool zero)
 {
     BlockDriverState *bs = p->bs;
     uint64_t end = p->offset + p->map.bytes;
@@ -290,9 +296,10 @@ static int coroutine_fn fill_clusters(const WritePart *p)
     }
     if (!done) {
         zero = around_is_zero(p->bs, alloc, p->offset, head, end, tail);
-        done = zero && (alloc->host_zeroed ||
-                        (head + tail > ZERO_AROUND_BYTES && zero_host(p->bs, p->map.host - head, head) == 0 &&
-                         zero_host(p->bs, p->map.host + p->map.bytes, tail) == 0));
+        done = zero &&
+               (alloc->host_zeroed || (head + tail > ZERO_AROUND_BYTES &&
+                                       zero_host(p->bs, p->map.host - head, head) == 0 &&
+                                       zero_host(p->bs, p->map.host + p->map.bytes, tail) == 0));
         if (!done) {
             return write_with_around(p, head, tail, zero);
         }
@@ -311,8 +318,8 @@ static int coroutine_fn reach_file_end(BlockDriverState *bs, uint64_t host, uint
         return 0;
     }
     if ((host + bytes - 1) >> s->cluster_bits >= covered) {
-        return qcow2_signal_corruption(bs, "guest data at offset 0x%" PRIx64 ", where nothing was ever allocated",
-                                       host);
+        return qcow2_signal_corruption(
+            bs, "guest data at offset 0x%" PRIx64 ", where nothing was ever allocated", host);
     }
     co_mutex_lock(&s->lock);
     ret = qcow2_extend_file(bs, host + bytes);
@@ -329,7 +336,8 @@ static int coroutine_fn write_in_place(const WritePart *p)
     int ret = qcow2_overlap_check(p->bs, p->map.host, p->map.bytes);
 
     if (ret == 0) {
-        ret = bdrv_co_pwritev_part(p->bs->file, p->map.host, p->map.bytes, p->qiov, p->qiov_offset, 0);
+        ret = bdrv_co_pwritev_part(p->bs->file, p->map.host, p->map.bytes, p->qiov, p->qiov_offset,
+                                   0);
     }
     qcow2_io_end(qcow2_state(p->bs), p->map.epoch);
     return ret;
@@ -380,8 +388,8 @@ static int coroutine_fn map_part(WritePart *p, uint64_t bytes)
     }
 }
 
-static int coroutine_fn write_parts(BlockDriverState *bs, uint64_t offset, uint64_t bytes, IOVector *qiov,
-                                    size_t qiov_offset)
+static int coroutine_fn write_parts(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                    IOVector *qiov, size_t qiov_offset)
 {
     Qcow2Tasks tasks = { 0 };
     int ret = 0;
@@ -406,8 +414,8 @@ static int coroutine_fn write_parts(BlockDriverState *bs, uint64_t offset, uint6
     return qcow2_tasks_wait(&tasks) < 0 ? tasks.ret : ret;
 }
 
-int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                  size_t qiov_offset, BdrvRequestFlags flags)
+int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                  IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int ret = qcow2_begin_change(bs);
 
@@ -470,12 +478,17 @@ int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t
     if (end != s->hdr.size) {
         end = qcow2_start_of_cluster(s, end);
     }
-    return start < end ? qcow2_discard_clusters(bs, start, end - start, false, QCOW2_DISCARD_REQUEST) : 0;
+    return start < end
+               ? qcow2_discard_clusters(bs, start, end - start, false, QCOW2_DISCARD_REQUEST)
+               : 0;
 }
 
 /* ---- status ---- */
 
-/* Clusters may be holes in a file that occupies less than its length: then it is worth asking the file. */
+/*
+ * Clusters may be holes in a file that occupies less than its length: then it is worth asking the
+ * file.
+ */
 static bool coroutine_fn file_is_sparse(BlockDriverState *bs)
 {
     Qcow2State *s = qcow2_state(bs);
@@ -488,8 +501,9 @@ static bool coroutine_fn file_is_sparse(BlockDriverState *bs)
     return s->sparse;
 }
 
-int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                       int64_t *pnum, int64_t *map, BlockDriverState **file)
+int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                       int64_t bytes, int64_t *pnum, int64_t *map,
+                                       BlockDriverState **file)
 {
     Qcow2Mapping m;
     int ret = qcow2_map(bs, offset, bytes, &m);

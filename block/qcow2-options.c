@@ -24,18 +24,23 @@ static uint64_t useful_ref_bytes(const Qcow2State *s)
     return ((clusters << s->hdr.refcount_order) / 8) + s->cluster_size;
 }
 
-static bool cache_sizes(const Qcow2State *s, const BlockdevOptionsQcow2 *o, Qcow2Options *result, Error **errp)
+static bool cache_sizes(const Qcow2State *s, const BlockdevOptionsQcow2 *o, Qcow2Options *result,
+                        Error **errp)
 {
     uint64_t total = o->has_cache_size ? o->cache_size : DEFAULT_CACHE_BYTES;
     uint64_t l2 = o->l2_cache_size, ref = o->refcount_cache_size, sum;
 
     if (o->has_cache_size && o->has_l2_cache_size && o->has_refcount_cache_size) {
-        error_setg(errp, "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
+        error_setg(
+            errp,
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time");
         return false;
     }
-    if (__builtin_add_overflow(o->has_l2_cache_size ? l2 : 0, o->has_refcount_cache_size ? ref : 0, &sum) ||
+    if (__builtin_add_overflow(o->has_l2_cache_size ? l2 : 0, o->has_refcount_cache_size ? ref : 0,
+                               &sum) ||
         sum > MAX_CACHE_BYTES || total > MAX_CACHE_BYTES) {
-        error_setg(errp, "The caches of a qcow2 image may not be larger than %" PRIu64 " bytes", MAX_CACHE_BYTES);
+        error_setg(errp, "The caches of a qcow2 image may not be larger than %" PRIu64 " bytes",
+                   MAX_CACHE_BYTES);
         return false;
     }
     if (o->has_cache_size && sum > total) {
@@ -69,7 +74,8 @@ bool qcow2_parse_options(BlockDriverState *bs, const BlockdevOptionsQcow2 *o, bo
     }
     result->pass_discard[QCOW2_DISCARD_REQUEST] =
         o->has_pass_discard_request ? o->pass_discard_request : discard_unmap;
-    result->pass_discard[QCOW2_DISCARD_SNAPSHOT] = o->has_pass_discard_snapshot ? o->pass_discard_snapshot : true;
+    result->pass_discard[QCOW2_DISCARD_SNAPSHOT] =
+        o->has_pass_discard_snapshot ? o->pass_discard_snapshot : true;
     result->pass_discard[QCOW2_DISCARD_OTHER] = o->has_pass_discard_other && o->pass_discard_other;
     return cache_sizes(s, o, result, errp);
 }

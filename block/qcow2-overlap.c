@@ -1,11 +1,11 @@
 /*
- * qcow2: nothing is written over metadata. An image whose tables are broken can refer to its own header or to
- * a refcount block as guest data; one write there would ruin it for good. So before guest data or a new table
- * goes to a place in the file, that place is compared with where the structure of the image is known to be,
- * and an overlap marks the image as corrupt instead.
+ * qcow2: nothing is written over metadata. An image whose tables are broken can refer to its own
+ * header or to a refcount block as guest data; one write there would ruin it for good. So before
+ * guest data or a new table goes to a place in the file, that place is compared with where the
+ * structure of the image is known to be, and an overlap marks the image as corrupt instead.
  *
- * Tables that lie in a row are compared as ranges; L2 tables and refcount blocks, which are many and
- * scattered, stand in a hash table by the number of their cluster.
+ * Tables that lie in a row are compared as ranges; L2 tables and refcount blocks, which are many
+ * and scattered, stand in a hash table by the number of their cluster.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -45,9 +45,10 @@ int coroutine_fn qcow2_signal_corruption(BlockDriverState *bs, const char *fmt, 
     if (!s->told) {
         s->told = true;
         error_report("qcow2: image '%s' is corrupt: %s; %s", bdrv_get_filename(bs), text,
-                     s->changing ? "nothing is written to it any more" : "only what is intact can be read");
-        qapi_event_send_block_image_corrupted(drive_of(bs), bdrv_get_node_name(bs), text, false, 0, false, 0,
-                                              s->changing && !bs->for_check);
+                     s->changing ? "nothing is written to it any more"
+                                 : "only what is intact can be read");
+        qapi_event_send_block_image_corrupted(drive_of(bs), bdrv_get_node_name(bs), text, false, 0,
+                                              false, 0, s->changing && !bs->for_check);
     }
     if (s->changing && !s->corrupt && !bs->for_check) {
         s->corrupt = true;
@@ -151,7 +152,8 @@ void qcow2_overlap_destroy(Qcow2State *s)
 
 /* ---- ranges ---- */
 
-static bool overlaps(const Qcow2State *s, uint64_t offset, uint64_t bytes, uint64_t table, uint64_t table_bytes)
+static bool overlaps(const Qcow2State *s, uint64_t offset, uint64_t bytes, uint64_t table,
+                     uint64_t table_bytes)
 {
     return table_bytes && offset < table + qcow2_clusters_up(s, table_bytes) * s->cluster_size &&
            table < offset + bytes;
@@ -208,8 +210,11 @@ int coroutine_fn qcow2_overlap_check(BlockDriverState *bs, uint64_t offset, uint
 
     g_assert(s->meta_known);
     what = overlapped(s, offset, bytes);
-    return what ? qcow2_signal_corruption(bs, "a write of %" PRIu64 " bytes at offset 0x%" PRIx64
-                                          " of the file would overwrite %s", bytes, offset, what) : 0;
+    return what ? qcow2_signal_corruption(bs,
+                                          "a write of %" PRIu64 " bytes at offset 0x%" PRIx64
+                                          " of the file would overwrite %s",
+                                          bytes, offset, what)
+                : 0;
 }
 
 /* ---- filling the hash table ---- */

@@ -1,12 +1,13 @@
 /*
  * qcow2: refcounts and the search for free clusters.
  *
- * Clusters are taken where the first free ones are, from a hint onwards, so that what is allocated in a row
- * lies in a row. Where no refcount block exists all clusters are free; the block for them is then put right
- * behind the run that was found, and may well describe itself. Counting down is what qcow2-flush.c does, later.
+ * Clusters are taken where the first free ones are, from a hint onwards, so that what is allocated
+ * in a row lies in a row. Where no refcount block exists all clusters are free; the block for them
+ * is then put right behind the run that was found, and may well describe itself. Counting down is
+ * what qcow2-flush.c does, later.
  *
- * A run that begins where the file was never used is known to be zero (Qcow2State.zero_from), which saves
- * writing zeroes around the guest's data.
+ * A run that begins where the file was never used is known to be zero (Qcow2State.zero_from), which
+ * saves writing zeroes around the guest's data.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -85,10 +86,11 @@ static uint64_t slice_counts(const Qcow2State *s)
 }
 
 /*
- * The slice with the count of @cluster, pinned, and its place there. NULL with 0: there is no block, all counts
- * are 0.
+ * The slice with the count of @cluster, pinned, and its place there. NULL with 0: there is no
+ * block, all counts are 0.
  */
-static int coroutine_fn get_slice(BlockDriverState *bs, uint64_t cluster, Qcow2Slice **slice, uint64_t *index)
+static int coroutine_fn get_slice(BlockDriverState *bs, uint64_t cluster, Qcow2Slice **slice,
+                                  uint64_t *index)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t in_block = cluster & ((UINT64_C(1) << s->refblock_bits) - 1);
@@ -103,12 +105,15 @@ static int coroutine_fn get_slice(BlockDriverState *bs, uint64_t cluster, Qcow2S
         return 0;
     }
     if (qcow2_in_cluster(s, offset) || offset >= QCOW2_MAX_HOST_OFFSET) {
-        return qcow2_signal_corruption(bs, "the refcount block at offset 0x%" PRIx64 " is not where a cluster "
-                                       "begins", offset);
+        return qcow2_signal_corruption(bs,
+                                       "the refcount block at offset 0x%" PRIx64
+                                       " is not where a cluster "
+                                       "begins",
+                                       offset);
     }
     *index = in_block & (slice_counts(s) - 1);
-    return qcow2_cache_get(&s->ref_cache, offset + in_block / slice_counts(s) * s->ref_cache.slice_bytes,
-                           slice);
+    return qcow2_cache_get(&s->ref_cache,
+                           offset + in_block / slice_counts(s) * s->ref_cache.slice_bytes, slice);
 }
 
 int coroutine_fn qcow2_refcount_get(BlockDriverState *bs, uint64_t cluster, uint64_t *refcount)
@@ -165,7 +170,8 @@ static int coroutine_fn mark_used(BlockDriverState *bs, uint64_t first, uint64_t
             return ret;
         }
         if (!slice) {
-            i = MIN(n, (UINT64_C(1) << s->refblock_bits) - (first & ((UINT64_C(1) << s->refblock_bits) - 1)));
+            i = MIN(n, (UINT64_C(1) << s->refblock_bits) -
+                           (first & ((UINT64_C(1) << s->refblock_bits) - 1)));
         } else {
             for (i = 0; i < n && index + i < slice_counts(s); i++) {
                 qcow2_refcount_store(slice->data, s->hdr.refcount_order, index + i, 1);
@@ -267,8 +273,12 @@ static uint64_t missing_blocks_with_own(const Qcow2State *s, uint64_t first, uin
 
 /* ---- taking ---- */
 
-/* A new block for table entry @index, at cluster @at, in which @used clusters from @first on have a count of 1. */
-static int coroutine_fn write_block(BlockDriverState *bs, uint64_t index, uint64_t at, uint64_t first, uint64_t used)
+/*
+ * A new block for table entry @index, at cluster @at, in which @used clusters from @first on have a
+ * count of 1.
+ */
+static int coroutine_fn write_block(BlockDriverState *bs, uint64_t index, uint64_t at,
+                                    uint64_t first, uint64_t used)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t start = index << s->refblock_bits, end = (index + 1) << s->refblock_bits;
@@ -288,10 +298,11 @@ static int coroutine_fn write_block(BlockDriverState *bs, uint64_t index, uint64
 }
 
 /*
- * The blocks that are missing for @n clusters from @first on and for themselves, right behind them. They are
- * complete in the file before the table leads to them, and then all at once.
+ * The blocks that are missing for @n clusters from @first on and for themselves, right behind them.
+ * They are complete in the file before the table leads to them, and then all at once.
  */
-static int coroutine_fn create_blocks(BlockDriverState *bs, uint64_t first, uint64_t n, uint64_t blocks)
+static int coroutine_fn create_blocks(BlockDriverState *bs, uint64_t first, uint64_t n,
+                                      uint64_t blocks)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t from = first >> s->refblock_bits, to = (first + n + blocks - 1) >> s->refblock_bits;
@@ -318,7 +329,8 @@ static int coroutine_fn create_blocks(BlockDriverState *bs, uint64_t first, uint
 }
 
 /* Take @n clusters from @first on and create the blocks that are missing for them behind them. */
-static int coroutine_fn take(BlockDriverState *bs, uint64_t first, uint64_t n, uint64_t blocks, bool *zeroed)
+static int coroutine_fn take(BlockDriverState *bs, uint64_t first, uint64_t n, uint64_t blocks,
+                             bool *zeroed)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t end = (first + n + blocks) << s->cluster_bits;
@@ -343,7 +355,10 @@ static int coroutine_fn take(BlockDriverState *bs, uint64_t first, uint64_t n, u
     return ret;
 }
 
-/* Does a run of @n fit at @first, where @room clusters are free? *@blocks: with how many blocks behind it. */
+/*
+ * Does a run of @n fit at @first, where @room clusters are free? *@blocks: with how many blocks
+ * behind it.
+ */
 static bool fits(const Qcow2State *s, uint64_t first, uint64_t n, uint64_t room, uint64_t *blocks)
 {
     *blocks = missing_blocks_with_own(s, first, n);
@@ -351,7 +366,8 @@ static bool fits(const Qcow2State *s, uint64_t first, uint64_t n, uint64_t room,
 }
 
 /* @min to @max clusters in a row; their number in *@got. */
-static int64_t coroutine_fn alloc(BlockDriverState *bs, uint64_t min, uint64_t max, uint64_t *got, bool *zeroed)
+static int64_t coroutine_fn alloc(BlockDriverState *bs, uint64_t min, uint64_t max, uint64_t *got,
+                                  bool *zeroed)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t from = s->free_hint, limit = QCOW2_MAX_HOST_OFFSET >> s->cluster_bits;
@@ -414,8 +430,8 @@ int64_t coroutine_fn qcow2_alloc_run(BlockDriverState *bs, uint64_t *n, bool *ze
 }
 
 /*
- * Count one more reference to the cluster of @offset, which is being packed. 0: that cannot be, as it has as
- * many as it may have, or none any more, or is being discarded.
+ * Count one more reference to the cluster of @offset, which is being packed. 0: that cannot be, as
+ * it has as many as it may have, or none any more, or is being discarded.
  */
 static int coroutine_fn share_cluster(BlockDriverState *bs, uint64_t offset)
 {
@@ -428,7 +444,8 @@ static int coroutine_fn share_cluster(BlockDriverState *bs, uint64_t offset)
         return ret;
     }
     refcount = qcow2_refcount_load(slice->data, s->hdr.refcount_order, index);
-    if (refcount && refcount < s->refcount_max && (cluster < s->drop_first || cluster >= s->drop_end)) {
+    if (refcount && refcount < s->refcount_max &&
+        (cluster < s->drop_first || cluster >= s->drop_end)) {
         qcow2_refcount_store(slice->data, s->hdr.refcount_order, index, refcount + 1);
         qcow2_cache_mark_dirty(&s->ref_cache, slice);
         ret = 1;
@@ -437,7 +454,9 @@ static int coroutine_fn share_cluster(BlockDriverState *bs, uint64_t offset)
     return ret;
 }
 
-/* It begins in the cluster begun before when it fits there, or when the next one is free as well. */
+/*
+ * It begins in the cluster begun before when it fits there, or when the next one is free as well.
+ */
 int64_t coroutine_fn qcow2_alloc_bytes(BlockDriverState *bs, uint32_t bytes)
 {
     Qcow2State *s = qcow2_state(bs);
@@ -503,8 +522,11 @@ static int coroutine_fn drop_one(BlockDriverState *bs, uint64_t cluster)
     if (slice) {
         qcow2_cache_put(&s->ref_cache, slice);
     }
-    return refcount ? 0 : qcow2_signal_corruption(bs, "cluster 0x%" PRIx64 " that is given up was already free",
-                                                  cluster << s->cluster_bits);
+    return refcount
+               ? 0
+               : qcow2_signal_corruption(bs,
+                                         "cluster 0x%" PRIx64 " that is given up was already free",
+                                         cluster << s->cluster_bits);
 }
 
 void coroutine_fn qcow2_unalloc(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
@@ -519,8 +541,12 @@ void coroutine_fn qcow2_unalloc(BlockDriverState *bs, uint64_t offset, uint64_t 
     }
 }
 
-/* Of [@first, @end): how many clusters in a row from @first on have a count of 1 (*@last) or another one. */
-static int64_t coroutine_fn count_alike(BlockDriverState *bs, uint64_t first, uint64_t end, bool *last)
+/*
+ * Of [@first, @end): how many clusters in a row from @first on have a count of 1 (*@last) or
+ * another one.
+ */
+static int64_t coroutine_fn count_alike(BlockDriverState *bs, uint64_t first, uint64_t end,
+                                        bool *last)
 {
     uint64_t refcount, n;
 
@@ -540,8 +566,8 @@ static int64_t coroutine_fn count_alike(BlockDriverState *bs, uint64_t first, ui
 }
 
 /*
- * Clusters from @first to @end. The discard comes before the count: as soon as that is 0 somebody may write
- * there. Before that only packing might, which the range in Qcow2State prevents.
+ * Clusters from @first to @end. The discard comes before the count: as soon as that is 0 somebody
+ * may write there. Before that only packing might, which the range in Qcow2State prevents.
  */
 static int coroutine_fn drop_range(BlockDriverState *bs, uint64_t first, uint64_t end, bool discard)
 {
@@ -574,7 +600,8 @@ static int coroutine_fn drop_range(BlockDriverState *bs, uint64_t first, uint64_
     return 0;
 }
 
-int coroutine_fn qcow2_refcount_drop(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool discard)
+int coroutine_fn qcow2_refcount_drop(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                     bool discard)
 {
     Qcow2State *s = qcow2_state(bs);
     int ret;

@@ -1,7 +1,7 @@
 /*
- * qcow2: making all refcounts anew, when those in the image cannot be trusted. The new blocks and their table
- * are written behind everything that is in use, flushed, and then the header leads to them; the old ones are
- * free by that, since nothing counts them.
+ * qcow2: making all refcounts anew, when those in the image cannot be trusted. The new blocks and
+ * their table are written behind everything that is in use, flushed, and then the header leads to
+ * them; the old ones are free by that, since nothing counts them.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -19,9 +19,11 @@ typedef struct Plan {
 } Plan;
 
 /* Is any cluster in use for which block @index has the count? */
-static bool block_needed(const Qcow2State *s, const Qcow2Counts *counts, const Plan *p, uint64_t index)
+static bool block_needed(const Qcow2State *s, const Qcow2Counts *counts, const Plan *p,
+                         uint64_t index)
 {
-    uint64_t per_block = UINT64_C(1) << s->refblock_bits, from = index * per_block, to = from + per_block;
+    uint64_t per_block = UINT64_C(1) << s->refblock_bits, from = index * per_block,
+             to = from + per_block;
 
     if (from < p->first + p->blocks + p->table && to > p->first) {
         return true;
@@ -65,7 +67,8 @@ static int make_plan(const Qcow2State *s, const Qcow2Counts *counts, Plan *p)
     }
 }
 
-static void fill_block(const Qcow2State *s, const Qcow2Counts *counts, const Plan *p, uint64_t index, uint8_t *buf)
+static void fill_block(const Qcow2State *s, const Qcow2Counts *counts, const Plan *p,
+                       uint64_t index, uint8_t *buf)
 {
     uint64_t per_block = UINT64_C(1) << s->refblock_bits;
 
@@ -112,8 +115,8 @@ static int coroutine_fn write_location(BlockDriverState *bs, const Plan *p, uint
     return ret < 0 ? ret : bdrv_co_flush(bs->file->bs);
 }
 
-static int coroutine_fn write_structure(BlockDriverState *bs, const Qcow2Counts *counts, const Plan *p,
-                                        Qcow2Table *table)
+static int coroutine_fn write_structure(BlockDriverState *bs, const Qcow2Counts *counts,
+                                        const Plan *p, Qcow2Table *table)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t end = (p->first + p->blocks + p->table) << s->cluster_bits;

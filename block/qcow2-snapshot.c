@@ -1,6 +1,6 @@
 /*
- * qcow2: internal snapshots. Ferry lists them and keeps them: every cluster of a snapshot has its own count, so
- * writing to the disk never changes it.
+ * qcow2: internal snapshots. Ferry lists them and keeps them: every cluster of a snapshot has its
+ * own count, so writing to the disk never changes it.
  *
  * An entry of the snapshot table:
  *      0   8  where the snapshot's L1 table is
@@ -96,8 +96,9 @@ static bool check_l1(const Qcow2State *s, const Qcow2Snapshot *snap, Error **err
 
     if (bytes > QCOW2_MAX_L1_BYTES || qcow2_in_cluster(s, snap->l1_offset) ||
         snap->l1_offset > QCOW2_MAX_HOST_OFFSET - bytes) {
-        error_setg(errp, "the L1 table of snapshot '%s' (%u entries at offset 0x%" PRIx64 ") is invalid", snap->name,
-                   snap->l1_size, snap->l1_offset);
+        error_setg(errp,
+                   "the L1 table of snapshot '%s' (%u entries at offset 0x%" PRIx64 ") is invalid",
+                   snap->name, snap->l1_size, snap->l1_offset);
         return false;
     }
     return true;
@@ -137,7 +138,8 @@ int coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, Error **errp)
         return 0;
     }
     for (;; len *= 4) {
-        uint64_t there = s->hdr.snapshots_offset < s->file_len ? s->file_len - s->hdr.snapshots_offset : 0;
+        uint64_t there =
+            s->hdr.snapshots_offset < s->file_len ? s->file_len - s->hdr.snapshots_offset : 0;
         size_t n = MIN(MIN(len, there), QCOW2_MAX_SNAPSHOT_TABLE_BYTES);
         g_autofree uint8_t *buf = g_try_malloc(MAX(n, 1));
         bool last = n < len;
@@ -161,7 +163,8 @@ int coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, Error **errp)
     }
 }
 
-int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList **list, Error **errp)
+int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList **list,
+                                         Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     SnapshotInfoList **tail = list;

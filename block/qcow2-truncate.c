@@ -1,10 +1,10 @@
 /*
  * qcow2: another length of the disk.
  *
- * Longer: the L1 table must be large enough (a larger one is written elsewhere first), then the header says so;
- * what is asked to be preallocated is allocated as zero clusters would be, but with the file's space reserved.
- * Shorter: the clusters behind the new end are given up first, so that a crash in between leaves a disk of the
- * old length whose end is zero.
+ * Longer: the L1 table must be large enough (a larger one is written elsewhere first), then the
+ * header says so; what is asked to be preallocated is allocated as zero clusters would be, but with
+ * the file's space reserved. Shorter: the clusters behind the new end are given up first, so that a
+ * crash in between leaves a disk of the old length whose end is zero.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -119,7 +119,8 @@ static int coroutine_fn write_size(BlockDriverState *bs, uint64_t size, Error **
 /* ---- preallocation ---- */
 
 /* The new clusters have zeroes already, or get them; and the file's space for them. */
-static int coroutine_fn reserve(BlockDriverState *bs, uint64_t host, uint64_t bytes, bool zeroed, PreallocMode mode)
+static int coroutine_fn reserve(BlockDriverState *bs, uint64_t host, uint64_t bytes, bool zeroed,
+                                PreallocMode mode)
 {
     g_autofree uint8_t *zeroes = NULL;
     int ret = -ENOTSUP;
@@ -140,9 +141,12 @@ static int coroutine_fn reserve(BlockDriverState *bs, uint64_t host, uint64_t by
     return MIN(ret, 0);
 }
 
-/* Clusters from @offset on that are not allocated get some, as many as one slice has. With the lock. */
-static int coroutine_fn preallocate_slice(BlockDriverState *bs, uint64_t offset, uint64_t end, PreallocMode mode,
-                                          uint64_t *done)
+/*
+ * Clusters from @offset on that are not allocated get some, as many as one slice has. With the
+ * lock.
+ */
+static int coroutine_fn preallocate_slice(BlockDriverState *bs, uint64_t offset, uint64_t end,
+                                          PreallocMode mode, uint64_t *done)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t n = qcow2_clusters_up(s, end - offset);
@@ -182,8 +186,8 @@ static int coroutine_fn preallocate_slice(BlockDriverState *bs, uint64_t offset,
     return MIN(ret, 0);
 }
 
-static int coroutine_fn preallocate(BlockDriverState *bs, uint64_t offset, uint64_t end, PreallocMode mode,
-                                    Error **errp)
+static int coroutine_fn preallocate(BlockDriverState *bs, uint64_t offset, uint64_t end,
+                                    PreallocMode mode, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     int ret = 0;
@@ -234,8 +238,11 @@ static int coroutine_fn zero_rest(BlockDriverState *bs, uint64_t from, uint64_t 
 
 /* ---- longer and shorter ---- */
 
-/* The rest of the last cluster always: it may have what was there before the disk was made shorter. */
-static int coroutine_fn zero_added(BlockDriverState *bs, uint64_t from, uint64_t to, bool all, Error **errp)
+/*
+ * The rest of the last cluster always: it may have what was there before the disk was made shorter.
+ */
+static int coroutine_fn zero_added(BlockDriverState *bs, uint64_t from, uint64_t to, bool all,
+                                   Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t start = qcow2_round_up(from, s->cluster_size), backing = qcow2_backing_len(bs);
@@ -243,18 +250,20 @@ static int coroutine_fn zero_added(BlockDriverState *bs, uint64_t from, uint64_t
 
     /* Where there is no backing file nothing is there. */
     if (ret >= 0 && all && start < MIN(to, backing)) {
-        ret = qcow2_zero_clusters(bs, start, MIN(to, qcow2_round_up(backing, s->cluster_size)) - start, 0);
+        ret = qcow2_zero_clusters(bs, start,
+                                  MIN(to, qcow2_round_up(backing, s->cluster_size)) - start, 0);
     }
     if (ret == -ENOTSUP) {
-        error_setg(errp, "A qcow2 image of version 2 cannot be made longer where its backing file is longer than it");
+        error_setg(errp, "A qcow2 image of version 2 cannot be made longer where its backing file "
+                         "is longer than it");
     } else if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not write zeroes to the new part of the image");
     }
     return ret;
 }
 
-static int coroutine_fn grow(BlockDriverState *bs, uint64_t old, uint64_t size, PreallocMode prealloc,
-                             BdrvRequestFlags flags, Error **errp)
+static int coroutine_fn grow(BlockDriverState *bs, uint64_t old, uint64_t size,
+                             PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     int ret;
@@ -296,8 +305,8 @@ static int coroutine_fn shrink(BlockDriverState *bs, uint64_t old, uint64_t size
     return write_size(bs, size, errp);
 }
 
-int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                   BdrvRequestFlags flags, Error **errp)
+int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                   PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
     uint64_t old = s->hdr.size, size = offset;
@@ -307,13 +316,17 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool ex
         const Qcow2Snapshot *snap = s->snapshots->pdata[i];
 
         if (!snap->has_disk_size) {
-            error_setg(errp, "The image cannot be resized: its snapshot '%s' does not say how long the disk was",
-                       snap->name);
+            error_setg(
+                errp,
+                "The image cannot be resized: its snapshot '%s' does not say how long the disk was",
+                snap->name);
             return -ENOTSUP;
         }
     }
     if (prealloc != PREALLOC_MODE_OFF && (size <= old || qcow2_backing_len(bs) > old)) {
-        error_setg(errp, "Preallocation is only possible for what makes an image longer than its backing file");
+        error_setg(
+            errp,
+            "Preallocation is only possible for what makes an image longer than its backing file");
         return -EINVAL;
     }
     ret = qcow2_begin_change(bs);

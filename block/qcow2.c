@@ -1,9 +1,10 @@
 /*
  * qcow2: opening and closing, and the driver's table. The format is drawn in qcow2.h.
  *
- * Opening reads the header, the L1 table and the refcount table; the rest is read when it is needed. An image
- * that is open for writing is not changed before the first change (qcow2_begin_change()), but for bitmaps,
- * which are marked as in use at once, and one that was not closed the last time, whose counts are made anew.
+ * Opening reads the header, the L1 table and the refcount table; the rest is read when it is
+ * needed. An image that is open for writing is not changed before the first change
+ * (qcow2_begin_change()), but for bitmaps, which are marked as in use at once, and one that was not
+ * closed the last time, whose counts are made anew.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -44,7 +45,8 @@ static int coroutine_fn read_header(BlockDriverState *bs, Error **errp)
     uint8_t start[QCOW2_HEADER_V3_BYTES] = { 0 };
     g_autofree uint8_t *buf = NULL;
     size_t needs;
-    int ret = s->file_len ? bdrv_co_pread(bs->file, 0, MIN(sizeof(start), s->file_len), start, 0) : 0;
+    int ret =
+        s->file_len ? bdrv_co_pread(bs->file, 0, MIN(sizeof(start), s->file_len), start, 0) : 0;
 
     needs = ret < 0 ? 0 : qcow2_header_needs(start, sizeof(start));
     if (ret >= 0 && !needs) {
@@ -56,7 +58,8 @@ static int coroutine_fn read_header(BlockDriverState *bs, Error **errp)
         ret = buf ? bdrv_co_pread(bs->file, 0, MIN(needs, s->file_len), buf, 0) : -ENOMEM;
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the header of '%s'", bdrv_get_filename(bs->file->bs));
+        error_setg_errno(errp, -ret, "Could not read the header of '%s'",
+                         bdrv_get_filename(bs->file->bs));
         return ret;
     }
     if (!qcow2_header_parse(buf, needs, &s->hdr, errp)) {
@@ -73,8 +76,9 @@ static void derive_geometry(Qcow2State *s)
     s->l2_bits = s->cluster_bits - 3;
     s->slice_entries = MIN(s->cluster_size, MAX_SLICE_BYTES) / 8;
     s->refblock_bits = s->cluster_bits + 3 - s->hdr.refcount_order;
-    s->refcount_max = s->hdr.refcount_order == 6 ? UINT64_MAX
-                                                 : (UINT64_C(1) << (1u << s->hdr.refcount_order)) - 1;
+    s->refcount_max = s->hdr.refcount_order == 6
+                          ? UINT64_MAX
+                          : (UINT64_C(1) << (1u << s->hdr.refcount_order)) - 1;
 }
 
 static int coroutine_fn read_tables(BlockDriverState *bs, Error **errp)
@@ -85,7 +89,8 @@ static int coroutine_fn read_tables(BlockDriverState *bs, Error **errp)
 
     if (!qcow2_table_init(&s->l1, s->hdr.l1_size, s->hdr.l1_offset) ||
         !qcow2_table_init(&s->reftable, reftable_n, s->hdr.reftable_offset)) {
-        error_setg(errp, "Not enough memory for the tables of '%s'", bdrv_get_filename(bs->file->bs));
+        error_setg(errp, "Not enough memory for the tables of '%s'",
+                   bdrv_get_filename(bs->file->bs));
         return -ENOMEM;
     }
     ret = qcow2_table_read(bs, &s->l1);
@@ -96,7 +101,8 @@ static int coroutine_fn read_tables(BlockDriverState *bs, Error **errp)
     }
     ret = qcow2_table_read(bs, &s->reftable);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the refcount table of '%s' at offset 0x%" PRIx64,
+        error_setg_errno(errp, -ret,
+                         "Could not read the refcount table of '%s' at offset 0x%" PRIx64,
                          bdrv_get_filename(bs->file->bs), s->hdr.reftable_offset);
         return ret;
     }
@@ -113,7 +119,8 @@ static int init_caches(BlockDriverState *bs, Error **errp)
     }
     if (!qcow2_cache_init(&s->l2_cache, s, slice, s->options.l2_cache_bytes) ||
         !qcow2_cache_init(&s->ref_cache, s, slice, s->options.ref_cache_bytes)) {
-        error_setg(errp, "Not enough memory for the caches of '%s'", bdrv_get_filename(bs->file->bs));
+        error_setg(errp, "Not enough memory for the caches of '%s'",
+                   bdrv_get_filename(bs->file->bs));
         return -ENOMEM;
     }
     return 0;
@@ -139,7 +146,8 @@ static int coroutine_fn load(BlockDriverState *bs, Error **errp)
     int ret;
 
     if (len < 0) {
-        error_setg_errno(errp, -len, "Could not get the length of '%s'", bdrv_get_filename(bs->file->bs));
+        error_setg_errno(errp, -len, "Could not get the length of '%s'",
+                         bdrv_get_filename(bs->file->bs));
         return len;
     }
     s->file_len = s->file_len_opened = len;
@@ -201,8 +209,9 @@ static int coroutine_fn become_writable(BlockDriverState *bs, Error **errp)
         return 0;
     }
     if (s->corrupt) {
-        error_setg(errp, "The qcow2 image '%s' is corrupt; it can only be opened for reading, or repaired",
-                   bdrv_get_filename(bs->file->bs));
+        error_setg(
+            errp, "The qcow2 image '%s' is corrupt; it can only be opened for reading, or repaired",
+            bdrv_get_filename(bs->file->bs));
         return -EACCES;
     }
     if (s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY) {
@@ -426,11 +435,14 @@ static int qcow2_reopen_prepare(BdrvReopenState *state, Error **errp)
     Reopen *r = g_new0(Reopen, 1);
 
     state->opaque = r;
-    if (!state->read_only && bs->read_only && (s->corrupt || (s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY))) {
-        error_setg(errp, "The qcow2 image '%s' must be repaired before it can be written", bdrv_get_filename(bs));
+    if (!state->read_only && bs->read_only &&
+        (s->corrupt || (s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY))) {
+        error_setg(errp, "The qcow2 image '%s' must be repaired before it can be written",
+                   bdrv_get_filename(bs));
         goto fail;
     }
-    if (!qcow2_parse_options(bs, &state->options->u.qcow2, state->discard_unmap, &r->options, errp)) {
+    if (!qcow2_parse_options(bs, &state->options->u.qcow2, state->discard_unmap, &r->options,
+                             errp)) {
         goto fail;
     }
     aio_co_run(bs->aio_context, prepare_entry, &call);
@@ -490,7 +502,9 @@ static BlockdevRefOrNull *qcow2_backing_option(const BlockdevOptions *opts)
     return opts->u.qcow2.backing;
 }
 
-/* What a request to the file must keep to is the layer's business; whole clusters are good to know. */
+/*
+ * What a request to the file must keep to is the layer's business; whole clusters are good to know.
+ */
 static void qcow2_refresh_limits(BlockDriverState *bs)
 {
     Qcow2State *s = qcow2_state(bs);

@@ -1,11 +1,13 @@
 /*
- * qcow2: a disk image that grows with what is written, with snapshots, backing files and compression.
+ * qcow2: a disk image that grows with what is written, with snapshots, backing files and
+ * compression.
  *
- * The file is a row of clusters of the same size (512 bytes to 2 MiB). Integers are big-endian, except
- * inside dirty bitmaps. Everything is found from the header; docs/interop/qcow2.md says which features are
- * honoured. The bytes:
+ * The file is a row of clusters of the same size (512 bytes to 2 MiB). Integers are big-endian,
+ * except inside dirty bitmaps. Everything is found from the header; docs/interop/qcow2.md says
+ * which features are honoured. The bytes:
  *
- * HEADER, at 0; with its extensions and the name of the backing file it stays inside the first cluster
+ * HEADER, at 0; with its extensions and the name of the backing file it stays inside the first
+ * cluster
  *      0   4  magic 51 46 49 fb ("QFI\xfb")
  *      4   4  version: 2 or 3
  *      8   8  where the name of the backing file is, 0: none
@@ -32,29 +34,34 @@
  *      4   4  length n
  *      8   n  content
  *
- * L1 TABLE -> L2 TABLES -> DATA. A table of level 2 is one cluster of 8-byte entries; an entry of the L1 table
- * stands for one of them, entry 0 for the disk's first.
- *     L1 entry: bit 63 "copied": the refcount of the table is exactly 1; bits 9 to 55: its offset, 0: none
+ * L1 TABLE -> L2 TABLES -> DATA. A table of level 2 is one cluster of 8-byte entries; an entry of
+ * the L1 table stands for one of them, entry 0 for the disk's first.
+ *     L1 entry: bit 63 "copied": the refcount of the table is exactly 1; bits 9 to 55: its offset,
+ *     0: none
  *     L2 entry: bit 63 copied, the same of the data; bit 62: compressed
- *         standard: bits 9 to 55: offset of the cluster, 0: none; bit 0 (version 3): reads as zeroes
- *         compressed, with x = 62 - (cluster bits - 8): bits 0 to x - 1: offset of the first byte;
+ *         standard: bits 9 to 55: offset of the cluster, 0: none; bit 0 (version 3): reads as
+ *         zeroes compressed, with x = 62 - (cluster bits - 8): bits 0 to x - 1: offset of the first
+ *         byte;
  *             bits x to 61: how many sectors of 512 bytes it touches after the first one
  *
- * REFCOUNT TABLE -> REFCOUNT BLOCKS. Every cluster of the file has a count of what refers to it. A block is one
- * cluster of counts of 1 to 64 bits; those narrower than a byte begin at its lowest bits. Entry n of the table
- * is the offset of the block for the n-th such stretch of the file, 0: all counts there are 0.
+ * REFCOUNT TABLE -> REFCOUNT BLOCKS. Every cluster of the file has a count of what refers to it. A
+ * block is one cluster of counts of 1 to 64 bits; those narrower than a byte begin at its lowest
+ * bits. Entry n of the table is the offset of the block for the n-th such stretch of the file, 0:
+ * all counts there are 0.
  *
- * SNAPSHOT TABLE: entries of variable length, each padded to a multiple of 8 (qcow2-snapshot.c). BITMAP DIRECTORY:
- * the same for dirty bitmaps (qcow2-bitmap.c).
+ * SNAPSHOT TABLE: entries of variable length, each padded to a multiple of 8 (qcow2-snapshot.c).
+ * BITMAP DIRECTORY: the same for dirty bitmaps (qcow2-bitmap.c).
  *
- * The order in which things reach the file, so that it is sound whenever the process dies: counts before what
- * they count, a table before what points to it, data before the entry that shows it where older data would
- * disappear, and a count goes down only when nothing in the file refers to its cluster any more. A crash
- * leaves clusters with a count too high at worst, which is lost space. qcow2-flush.c keeps that order.
+ * The order in which things reach the file, so that it is sound whenever the process dies: counts
+ * before what they count, a table before what points to it, data before the entry that shows it
+ * where older data would disappear, and a count goes down only when nothing in the file refers to
+ * its cluster any more. A crash leaves clusters with a count too high at worst, which is lost
+ * space. qcow2-flush.c keeps that order.
  *
- * Threads: everything runs in the node's home context, coroutines or (open, close) drained. Between two yields
- * nothing changes, so looking up what is cached needs no lock. Qcow2State.lock is held by whoever changes the
- * mapping or allocates, also while it waits for tables; never while guest data is transferred.
+ * Threads: everything runs in the node's home context, coroutines or (open, close) drained. Between
+ * two yields nothing changes, so looking up what is cached needs no lock. Qcow2State.lock is held
+ * by whoever changes the mapping or allocates, also while it waits for tables; never while guest
+ * data is transferred.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -84,7 +91,8 @@
 
 /* Offsets of header fields. */
 enum {
-    QCOW2_AT_MAGIC = 0, QCOW2_AT_VERSION = 4, QCOW2_AT_BACKING_OFFSET = 8, QCOW2_AT_BACKING_LEN = 16,
+    QCOW2_AT_MAGIC = 0, QCOW2_AT_VERSION = 4, QCOW2_AT_BACKING_OFFSET = 8,
+    QCOW2_AT_BACKING_LEN = 16,
     QCOW2_AT_CLUSTER_BITS = 20, QCOW2_AT_SIZE = 24, QCOW2_AT_CRYPT = 32, QCOW2_AT_L1_SIZE = 36,
     QCOW2_AT_L1_OFFSET = 40, QCOW2_AT_REFTABLE_OFFSET = 48, QCOW2_AT_REFTABLE_CLUSTERS = 56,
     QCOW2_AT_SNAPSHOTS = 60, QCOW2_AT_SNAPSHOTS_OFFSET = 64, QCOW2_AT_INCOMPATIBLE = 72,
@@ -97,7 +105,8 @@ enum {
 #define QCOW2_INCOMPAT_DATA_FILE (UINT64_C(1) << 2)
 #define QCOW2_INCOMPAT_COMPRESSION (UINT64_C(1) << 3)
 #define QCOW2_INCOMPAT_EXTENDED_L2 (UINT64_C(1) << 4)
-#define QCOW2_INCOMPAT_KNOWN (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION)
+#define QCOW2_INCOMPAT_KNOWN \
+    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION)
 #define QCOW2_COMPAT_LAZY_REFCOUNTS (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 
@@ -121,7 +130,10 @@ enum {
 
 typedef struct Qcow2State Qcow2State;
 
-/* qcow2-header.c -------------------------------------------------------------------------------------- */
+/*
+ * qcow2-header.c
+ * --------------------------------------------------------------------------------------
+ */
 
 typedef struct Qcow2Extension {
     uint32_t type, len;
@@ -145,8 +157,8 @@ typedef struct Qcow2Header {
     bool has_bitmaps;                           /* the extension is there and to be trusted */
     uint32_t nb_bitmaps;
     uint64_t bitmap_dir_bytes, bitmap_dir_offset;
-    GByteArray *more_fields;                    /* of the header, behind what is known; NULL: none */
-    GPtrArray *extensions;                      /* of Qcow2Extension: unknown ones, kept as they are */
+    GByteArray *more_fields; /* of the header, behind what is known; NULL: none */
+    GPtrArray *extensions;   /* of Qcow2Extension: unknown ones, kept as they are */
 } Qcow2Header;
 
 /*
@@ -154,15 +166,20 @@ typedef struct Qcow2Header {
  * @buf: the image's beginning, its first cluster at least, zeroes behind the end of the file
  * @len: bytes there
  *
- * Take the header and its extensions apart and check all that can be checked without looking elsewhere.
+ * Take the header and its extensions apart and check all that can be checked without looking
+ * elsewhere.
  * Features that Ferry lacks are refused by name.
- * Returns: true and @hdr filled (qcow2_header_clear() it); false with @errp set and nothing to clear.
+ * Returns: true and @hdr filled (qcow2_header_clear() it); false with @errp set and nothing to
+ * clear.
  */
 bool qcow2_header_parse(const uint8_t *buf, size_t len, Qcow2Header *hdr, Error **errp);
 void qcow2_header_clear(Qcow2Header *hdr);
 /* Write it to @buf, one cluster of zeroes. False with @errp set: it does not fit. */
 bool qcow2_header_serialize(const Qcow2Header *hdr, uint8_t *buf, Error **errp);
-/* How much of the beginning must be read for parsing, from its first 24 bytes: 0: not a qcow2 image. */
+/*
+ * How much of the beginning must be read for parsing, from its first 24 bytes: 0: not a qcow2
+ * image.
+ */
 size_t qcow2_header_needs(const uint8_t *buf, size_t len);
 
 /* To the file. Returns 0 or a negative errno. */
@@ -170,14 +187,17 @@ int coroutine_fn qcow2_header_write(BlockDriverState *bs);
 /* Only the feature bits; followed by a flush of the file. */
 int coroutine_fn qcow2_header_write_features(BlockDriverState *bs);
 
-/* qcow2-cache.c --------------------------------------------------------------------------------------- */
+/*
+ * qcow2-cache.c
+ * ---------------------------------------------------------------------------------------
+ */
 
 /* A piece of a table, as in the file (big-endian). */
 typedef struct Qcow2Slice Qcow2Slice;
 struct Qcow2Slice {
     uint64_t offset;                    /* in the file */
     uint8_t *data;
-    unsigned pins;                      /* who uses it across a yield; it stays while there are any */
+    unsigned pins; /* who uses it across a yield; it stays while there are any */
     bool valid, dirty, forgotten;
     int error;                          /* of the read that failed */
     Qcow2Slice *hash_next, *prev, *next;
@@ -204,7 +224,10 @@ bool qcow2_cache_init(Qcow2Cache *cache, Qcow2State *s, uint32_t slice_bytes, ui
 void qcow2_cache_destroy(Qcow2Cache *cache);
 /* Forget everything; nothing is pinned. */
 void qcow2_cache_drop(Qcow2Cache *cache);
-/* The slice at @offset, a multiple of the slice size, pinned; it is read when it is not there. 0 or an errno. */
+/*
+ * The slice at @offset, a multiple of the slice size, pinned; it is read when it is not there. 0 or
+ * an errno.
+ */
 int coroutine_fn qcow2_cache_get(Qcow2Cache *cache, uint64_t offset, Qcow2Slice **slice);
 /* The same without waiting; NULL when it is not there. Not pinned: good until the next yield. */
 Qcow2Slice *qcow2_cache_peek(Qcow2Cache *cache, uint64_t offset);
@@ -247,7 +270,10 @@ void qcow2_table_set(Qcow2Table *table, uint32_t index, uint64_t value);
 int qcow2_table_collect(Qcow2Table *table, Qcow2Batch *batch);
 void qcow2_table_collected(Qcow2Table *table, const Qcow2Batch *batch, bool failed);
 
-/* qcow2-overlap.c ------------------------------------------------------------------------------------- */
+/*
+ * qcow2-overlap.c
+ * -------------------------------------------------------------------------------------
+ */
 
 typedef enum Qcow2MetaKind { QCOW2_META_NONE, QCOW2_META_L2, QCOW2_META_REFBLOCK } Qcow2MetaKind;
 
@@ -257,20 +283,27 @@ typedef struct Qcow2MetaSet {
     uint64_t mask, used;
 } Qcow2MetaSet;
 
-/* Note all tables; afterwards writes are checked. -EIO: they overlap, the image is marked as corrupt. */
+/*
+ * Note all tables; afterwards writes are checked. -EIO: they overlap, the image is marked as
+ * corrupt.
+ */
 int coroutine_fn qcow2_overlap_init(BlockDriverState *bs);
 void qcow2_overlap_destroy(Qcow2State *s);
 int qcow2_overlap_add(Qcow2State *s, uint64_t offset, Qcow2MetaKind kind);
 void qcow2_overlap_remove(Qcow2State *s, uint64_t offset);
 /*
- * Guest data or new metadata is about to be written there. 0; or -EIO when that is the place of something
- * that the image's structure depends on: the image is marked as corrupt then.
+ * Guest data or new metadata is about to be written there. 0; or -EIO when that is the place of
+ * something that the image's structure depends on: the image is marked as corrupt then.
  */
 int coroutine_fn qcow2_overlap_check(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
 /* The image is broken: say so, mark it, refuse writes from now on. Returns -EIO. */
-int coroutine_fn qcow2_signal_corruption(BlockDriverState *bs, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+int coroutine_fn qcow2_signal_corruption(BlockDriverState *bs, const char *fmt, ...)
+    G_GNUC_PRINTF(2, 3);
 
-/* qcow2-refcount.c ------------------------------------------------------------------------------------ */
+/*
+ * qcow2-refcount.c
+ * ------------------------------------------------------------------------------------
+ */
 
 uint64_t qcow2_refcount_load(const void *block, unsigned order, uint64_t index);
 void qcow2_refcount_store(void *block, unsigned order, uint64_t index, uint64_t value);
@@ -278,7 +311,9 @@ void qcow2_refcount_store(void *block, unsigned order, uint64_t index, uint64_t 
 /* With Qcow2State.lock, unless it says otherwise. Negative errno on failure. */
 /* Of one cluster; no lock needed. */
 int coroutine_fn qcow2_refcount_get(BlockDriverState *bs, uint64_t cluster, uint64_t *refcount);
-/* Exactly @n clusters in a row: the offset of the first. *@zeroed: they are known to be all zeroes. */
+/*
+ * Exactly @n clusters in a row: the offset of the first. *@zeroed: they are known to be all zeroes.
+ */
 int64_t coroutine_fn qcow2_alloc_clusters(BlockDriverState *bs, uint64_t n, bool *zeroed);
 /* As many in a row as there are, *@n at most; *@n becomes their number. */
 int64_t coroutine_fn qcow2_alloc_run(BlockDriverState *bs, uint64_t *n, bool *zeroed);
@@ -286,12 +321,19 @@ int64_t coroutine_fn qcow2_alloc_run(BlockDriverState *bs, uint64_t *n, bool *ze
 int64_t coroutine_fn qcow2_alloc_bytes(BlockDriverState *bs, uint32_t bytes);
 /* Count down at once: for clusters that nothing in the file ever referred to. No lock needed. */
 void coroutine_fn qcow2_unalloc(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
-/* Count down, discarding in the file what becomes free when @discard. No lock needed; one at a time. */
-int coroutine_fn qcow2_refcount_drop(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool discard);
+/*
+ * Count down, discarding in the file what becomes free when @discard. No lock needed; one at a
+ * time.
+ */
+int coroutine_fn qcow2_refcount_drop(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                     bool discard);
 /* Set a count without looking at it: for repairs. Its block exists. */
 int coroutine_fn qcow2_refcount_set(BlockDriverState *bs, uint64_t cluster, uint64_t refcount);
 
-/* qcow2-grow.c: the file itself --------------------------------------------------------------------- */
+/*
+ * qcow2-grow.c: the file itself
+ * ---------------------------------------------------------------------
+ */
 
 /* Let the file reach to @end at least. */
 int coroutine_fn qcow2_extend_file(BlockDriverState *bs, uint64_t end);
@@ -300,7 +342,10 @@ void coroutine_fn qcow2_trim_file(BlockDriverState *bs);
 /* A refcount table that covers cluster @cluster. */
 int coroutine_fn qcow2_grow_reftable(BlockDriverState *bs, uint64_t cluster);
 
-/* qcow2-flush.c --------------------------------------------------------------------------------------- */
+/*
+ * qcow2-flush.c
+ * ---------------------------------------------------------------------------------------
+ */
 
 typedef enum Qcow2DiscardKind {
     QCOW2_DISCARD_REQUEST, QCOW2_DISCARD_SNAPSHOT, QCOW2_DISCARD_OTHER, QCOW2_DISCARD_NEVER,
@@ -313,8 +358,8 @@ typedef struct Qcow2Freed {
 } Qcow2Freed;
 
 /*
- * The mapping, as changed in the caches, does not refer to that range any more (once): count it down when the
- * file knows. Call it after the change, with no yield in between.
+ * The mapping, as changed in the caches, does not refer to that range any more (once): count it
+ * down when the file knows. Call it after the change, with no yield in between.
  */
 void qcow2_free_later(Qcow2State *s, uint64_t offset, uint64_t bytes, Qcow2DiscardKind kind);
 /* All metadata to the file, in order. It is flushed where the order needs it, not at the end. */
@@ -327,13 +372,16 @@ int coroutine_fn qcow2_settle(BlockDriverState *bs);
 bool qcow2_wants_settling(const Qcow2State *s);
 
 /*
- * From begin to end a transfer uses clusters that it has looked up: they are not given to others although they
- * are freed meanwhile. No yield between looking up and begin.
+ * From begin to end a transfer uses clusters that it has looked up: they are not given to others
+ * although they are freed meanwhile. No yield between looking up and begin.
  */
 static inline unsigned qcow2_io_begin(Qcow2State *s);
 static inline void qcow2_io_end(Qcow2State *s, unsigned epoch);
 
-/* qcow2-cluster.c ------------------------------------------------------------------------------------- */
+/*
+ * qcow2-cluster.c
+ * -------------------------------------------------------------------------------------
+ */
 
 typedef enum Qcow2ClusterType {
     QCOW2_UNALLOCATED, QCOW2_ZERO_PLAIN, QCOW2_ZERO_ALLOC, QCOW2_NORMAL, QCOW2_COMPRESSED_DATA,
@@ -350,7 +398,8 @@ typedef struct Qcow2Mapping {
     uint64_t entry;                     /* COMPRESSED_DATA: the L2 entry */
 } Qcow2Mapping;
 
-int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t offset, uint64_t bytes, Qcow2Mapping *map);
+int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                           Qcow2Mapping *map);
 
 /* Clusters that become visible when they have been written; others who want to change them wait. */
 typedef struct Qcow2Alloc Qcow2Alloc;
@@ -380,11 +429,17 @@ void coroutine_fn qcow2_alloc_abort(BlockDriverState *bs, Qcow2Alloc *alloc);
 /* List it; take it off the list, wake who waits for it and free it. With the lock. */
 void qcow2_allocs_add(Qcow2State *s, Qcow2Alloc *alloc);
 void qcow2_allocs_remove(Qcow2State *s, Qcow2Alloc *alloc);
-/* Wait until nobody has clusters of the range under way. With the lock, which is released meanwhile. */
+/*
+ * Wait until nobody has clusters of the range under way. With the lock, which is released
+ * meanwhile.
+ */
 void coroutine_fn qcow2_wait_for_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
 /* The end of the range before the first cluster that is under way. */
 uint64_t qcow2_clear_of_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
-/* The slice with the L2 entry of @offset, in a table that may be changed; pinned; *@index: the entry in it. */
+/*
+ * The slice with the L2 entry of @offset, in a table that may be changed; pinned; *@index: the
+ * entry in it.
+ */
 int coroutine_fn qcow2_slice_for_change(BlockDriverState *bs, uint64_t offset, Qcow2Slice **slice,
                                         unsigned *index);
 /* Put an entry into a slice and free later what the old one referred to. */
@@ -398,25 +453,31 @@ uint64_t qcow2_compressed_entry(const Qcow2State *s, uint64_t host, uint32_t byt
 int coroutine_fn qcow2_zero_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
                                      BdrvRequestFlags flags);
 /* @forget: leave nothing, the range is beyond the end; else it reads as zeroes afterwards. */
-int coroutine_fn qcow2_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool forget,
-                                        Qcow2DiscardKind kind);
+int coroutine_fn qcow2_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                        bool forget, Qcow2DiscardKind kind);
 
-/* qcow2-io.c ------------------------------------------------------------------------------------------ */
+/*
+ * qcow2-io.c
+ * ------------------------------------------------------------------------------------------
+ */
 
-int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset, BdrvRequestFlags flags);
-int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                  size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
+int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                  IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                         BdrvRequestFlags flags);
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes);
-int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset, int64_t bytes,
-                                       int64_t *pnum, int64_t *map, BlockDriverState **file);
-/* Before anything changes: 0, or why writing is refused. Marks bitmaps and features the first time. */
+int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
+                                       int64_t bytes, int64_t *pnum, int64_t *map,
+                                       BlockDriverState **file);
+/*
+ * Before anything changes: 0, or why writing is refused. Marks bitmaps and features the first time.
+ */
 int coroutine_fn qcow2_begin_change(BlockDriverState *bs);
 /* From the file, with zeroes behind its end. */
-int coroutine_fn qcow2_read_file(BlockDriverState *bs, uint64_t offset, uint64_t bytes, IOVector *qiov,
-                                 size_t qiov_offset);
+int coroutine_fn qcow2_read_file(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                 IOVector *qiov, size_t qiov_offset);
 int coroutine_fn qcow2_read_table(BlockDriverState *bs, uint64_t offset, uint64_t bytes, void *buf);
 
 /* Coroutines that do parts of a request beside each other. */
@@ -433,7 +494,10 @@ void coroutine_fn qcow2_tasks_start(Qcow2Tasks *tasks, Qcow2TaskFn *fn, void *op
 /* Wait for all; the first error. */
 int coroutine_fn qcow2_tasks_wait(Qcow2Tasks *tasks);
 
-/* qcow2-compress.c ------------------------------------------------------------------------------------ */
+/*
+ * qcow2-compress.c
+ * ------------------------------------------------------------------------------------
+ */
 
 /* Clusters that were decompressed, for the next reader. */
 #define QCOW2_DECOMPRESSED_SLOTS 4
@@ -453,12 +517,18 @@ int coroutine_fn qcow2_co_pwritev_compressed(BlockDriverState *bs, int64_t offse
 /* The range of the file is free: what was decompressed from it is not valid any more. */
 void qcow2_decompressed_forget(Qcow2State *s, uint64_t offset, uint64_t bytes);
 void qcow2_decompressed_destroy(Qcow2State *s);
-/* One cluster; returns the length, or -ENOSPC when that is not less than @dst_bytes, or another errno. */
+/*
+ * One cluster; returns the length, or -ENOSPC when that is not less than @dst_bytes, or another
+ * errno.
+ */
 ssize_t qcow2_compress(int type, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 /* Exactly @dst_bytes come out of @src, which may have more behind its end. 0 or -EIO. */
 int qcow2_decompress(int type, void *dst, size_t dst_bytes, const void *src, size_t src_bytes);
 
-/* qcow2-snapshot.c ------------------------------------------------------------------------------------ */
+/*
+ * qcow2-snapshot.c
+ * ------------------------------------------------------------------------------------
+ */
 
 typedef struct Qcow2Snapshot {
     uint64_t l1_offset, disk_size, vm_state_size, vm_clock_nsec, icount;
@@ -471,9 +541,13 @@ typedef struct Qcow2Snapshot {
 size_t qcow2_snapshot_parse(const uint8_t *buf, size_t len, Qcow2Snapshot *snap, Error **errp);
 void qcow2_snapshot_free(Qcow2Snapshot *snap);
 int coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, Error **errp);
-int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList **list, Error **errp);
+int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList **list,
+                                         Error **errp);
 
-/* qcow2-bitmap.c -------------------------------------------------------------------------------------- */
+/*
+ * qcow2-bitmap.c
+ * --------------------------------------------------------------------------------------
+ */
 
 #define QCOW2_BITMAP_IN_USE (1u << 0)
 #define QCOW2_BITMAP_AUTO (1u << 1)
@@ -501,16 +575,23 @@ int coroutine_fn qcow2_mark_bitmaps_in_use(BlockDriverState *bs);
 int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, Error **errp);
 /* Take what qcow2_load_bitmaps() made, and other persistent ones, off the node. */
 void coroutine_fn qcow2_release_bitmaps(BlockDriverState *bs);
-bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name, uint32_t granularity,
-                                            Error **errp);
+bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name,
+                                            uint32_t granularity, Error **errp);
 int coroutine_fn qcow2_co_remove_bitmap(BlockDriverState *bs, const char *name, Error **errp);
 Qcow2BitmapInfoList *qcow2_bitmap_infos(BlockDriverState *bs);
 /* A bitmap's table in the CPU's order, g_free() it; NULL with *@ret set. */
-uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2BitmapEntry *entry, int *ret);
+uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2BitmapEntry *entry,
+                                               int *ret);
 
-/* qcow2-check.c, qcow2-repair.c ------------------------------------------------------------------------ */
+/*
+ * qcow2-check.c, qcow2-repair.c
+ * ------------------------------------------------------------------------
+ */
 
-/* How often each cluster of the file is referred to: an array, and a hash for what lies behind its end. */
+/*
+ * How often each cluster of the file is referred to: an array, and a hash for what lies behind its
+ * end.
+ */
 typedef struct Qcow2Counts {
     uint32_t *count;
     uint64_t n;
@@ -519,12 +600,16 @@ typedef struct Qcow2Counts {
 
 int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckMode fix);
 /* With the lock held: opening repairs an image that was not closed. */
-int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckMode fix);
+int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *result,
+                                    BdrvCheckMode fix);
 uint64_t qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster);
 /* Write new refcount blocks and a new table for @counts, which does not contain the old ones. */
 int coroutine_fn qcow2_rebuild_refcounts(BlockDriverState *bs, Qcow2Counts *counts);
 
-/* qcow2-create.c, qcow2-format.c ----------------------------------------------------------------------- */
+/*
+ * qcow2-create.c, qcow2-format.c
+ * -----------------------------------------------------------------------
+ */
 
 typedef struct Qcow2FormatOptions {
     uint64_t size;
@@ -537,19 +622,28 @@ typedef struct Qcow2FormatOptions {
 
 /* Write an empty image to @file, whose content is gone then. 0 or -1 with @errp set. */
 int coroutine_fn qcow2_format(BdrvChild *file, const Qcow2FormatOptions *opts, Error **errp);
-/* Bytes that an image of that kind occupies with @data_bytes of the disk allocated, as `measure` says. */
+/*
+ * Bytes that an image of that kind occupies with @data_bytes of the disk allocated, as `measure`
+ * says.
+ */
 uint64_t qcow2_format_bytes(const Qcow2FormatOptions *opts, uint64_t data_bytes);
 int coroutine_fn qcow2_co_create(BlockdevCreateOptions *opts, Error **errp);
 int coroutine_fn qcow2_co_create_opts(const char *filename, uint64_t size, struct json_object *opts,
                                       Error **errp);
 extern const BdrvCreateOption qcow2_create_options[];
 
-/* qcow2-truncate.c ------------------------------------------------------------------------------------- */
+/*
+ * qcow2-truncate.c
+ * -------------------------------------------------------------------------------------
+ */
 
-int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                   BdrvRequestFlags flags, Error **errp);
+int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                   PreallocMode prealloc, BdrvRequestFlags flags, Error **errp);
 
-/* qcow2-options.c -------------------------------------------------------------------------------------- */
+/*
+ * qcow2-options.c
+ * --------------------------------------------------------------------------------------
+ */
 
 /* What the node's options ask for. */
 typedef struct Qcow2Options {
@@ -561,7 +655,10 @@ typedef struct Qcow2Options {
 bool qcow2_parse_options(BlockDriverState *bs, const BlockdevOptionsQcow2 *o, bool discard_unmap,
                          Qcow2Options *result, Error **errp);
 
-/* qcow2.c ---------------------------------------------------------------------------------------------- */
+/*
+ * qcow2.c
+ * ----------------------------------------------------------------------------------------------
+ */
 
 extern const BlockDriver bdrv_qcow2;
 
@@ -592,10 +689,10 @@ struct Qcow2State {
 
     /* Allocation. */
     uint64_t free_hint;                 /* no cluster before it is free */
-    uint64_t packed_at;                 /* where the next compressed cluster may begin; 0: nowhere */
+    uint64_t packed_at; /* where the next compressed cluster may begin; 0: nowhere */
     uint64_t drop_first, drop_end;      /* clusters that are being counted down and discarded */
     uint64_t file_len, file_len_opened;
-    uint64_t zero_from;                 /* from there to the end the file is unused and all zeroes */
+    uint64_t zero_from; /* from there to the end the file is unused and all zeroes */
     uint64_t used_end;                  /* behind the last cluster that was ever allocated here */
     Qcow2Alloc *allocs;                 /* under way */
 
@@ -605,8 +702,8 @@ struct Qcow2State {
     GArray *freed;                      /* of Qcow2Freed: mapping changed in the caches */
     GArray *settled;                    /* the same: changed in the file, perhaps not on the disk */
     uint64_t freed_bytes;
-    bool data_before_l2;                /* L2 entries were changed that need the data to be there first */
-    bool counts_unflushed, l2_unflushed;        /* such tables were written and may not be on the disk */
+    bool data_before_l2; /* L2 entries were changed that need the data to be there first */
+    bool counts_unflushed, l2_unflushed; /* such tables were written and may not be on the disk */
 
     /* Transfers under way, by the parity of the epoch in which they began. */
     unsigned io_epoch, io_count[2];
@@ -658,7 +755,8 @@ static inline uint64_t qcow2_clusters_up(const Qcow2State *s, uint64_t bytes)
 /* How much of the disk the backing file has content for. */
 static inline uint64_t qcow2_backing_len(const BlockDriverState *bs)
 {
-    int64_t len = bs->backing ? __atomic_load_n(&bs->backing->bs->total_bytes, __ATOMIC_RELAXED) : 0;
+    int64_t len =
+        bs->backing ? __atomic_load_n(&bs->backing->bs->total_bytes, __ATOMIC_RELAXED) : 0;
 
     return MAX(len, 0);
 }

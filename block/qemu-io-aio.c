@@ -1,6 +1,6 @@
 /*
- * Requests that go on while further commands are read: each is a coroutine of the main context that prints
- * when it is done.
+ * Requests that go on while further commands are read: each is a coroutine of the main context that
+ * prints when it is done.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -79,12 +79,13 @@ static int start(QemuIO *io, const QemuIOArgs *args, Async *a, int otherwise)
     bool zero = qemu_io_has(args, 'z');
 
     if (!qemu_io_request(io, args, a->is_write ? "wrote" : "read", &a->req) ||
-        !qemu_io_pattern(io, args, otherwise, &a->pattern) || !qemu_io_write_flags(io, args, &a->flags)) {
+        !qemu_io_pattern(io, args, otherwise, &a->pattern) ||
+        !qemu_io_write_flags(io, args, &a->flags)) {
         return -1;
     }
     if (!zero && a->req.bytes > BDRV_REQUEST_MAX_BYTES) {
-        qemu_io_printf(io, "length cannot exceed %d, given %" PRId64 "\n", (int)BDRV_REQUEST_MAX_BYTES,
-                       a->req.bytes);
+        qemu_io_printf(io, "length cannot exceed %d, given %" PRId64 "\n",
+                       (int)BDRV_REQUEST_MAX_BYTES, a->req.bytes);
         return -1;
     }
     a->buf = zero ? NULL : blk_try_blockalign(io->blk, MAX(a->req.bytes, 1));

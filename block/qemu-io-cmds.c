@@ -126,8 +126,11 @@ bool qemu_io_pattern(QemuIO *io, const QemuIOArgs *args, int otherwise, int *pat
 
 bool qemu_io_request(QemuIO *io, const QemuIOArgs *args, const char *verb, QemuIORequest *req)
 {
-    *req = (QemuIORequest){ .verb = verb, .quiet = qemu_io_has(args, 'q'), .brief = qemu_io_has(args, 'C') };
-    if (!qemu_io_number(io, args->pos[0], &req->offset) || !qemu_io_number(io, args->pos[1], &req->bytes)) {
+    *req = (QemuIORequest){ .verb = verb,
+                            .quiet = qemu_io_has(args, 'q'),
+                            .brief = qemu_io_has(args, 'C') };
+    if (!qemu_io_number(io, args->pos[0], &req->offset) ||
+        !qemu_io_number(io, args->pos[1], &req->bytes)) {
         return false;
     }
     req->start_ns = aio_clock_ns();
@@ -145,14 +148,15 @@ void qemu_io_report(QemuIO *io, const QemuIORequest *req, int64_t done_ns)
     if (req->brief) {
         uint64_t whole = seconds;
 
-        qemu_io_printf(io, "%" PRId64 ",1,%" PRIu64 ":%02d:%05.2f,%.3f,%.3f\n", req->bytes, whole / 3600,
-                       (int)(whole / 60 % 60), seconds - (double)(whole - whole % 60),
+        qemu_io_printf(io, "%" PRId64 ",1,%" PRIu64 ":%02d:%05.2f,%.3f,%.3f\n", req->bytes,
+                       whole / 3600, (int)(whole / 60 % 60), seconds - (double)(whole - whole % 60),
                        req->bytes / seconds, 1 / seconds);
         return;
     }
-    qemu_io_printf(io, "%s %" PRId64 "/%" PRId64 " bytes at offset %" PRId64 "\n", req->verb, req->bytes,
-                   req->bytes, req->offset);
-    qemu_io_printf(io, "%s, 1 ops; %05.2f sec (%s/sec and %.4f ops/sec)\n", size, seconds, rate, 1 / seconds);
+    qemu_io_printf(io, "%s %" PRId64 "/%" PRId64 " bytes at offset %" PRId64 "\n", req->verb,
+                   req->bytes, req->bytes, req->offset);
+    qemu_io_printf(io, "%s, 1 ops; %05.2f sec (%s/sec and %.4f ops/sec)\n", size, seconds, rate,
+                   1 / seconds);
 }
 
 int qemu_io_failed(QemuIO *io, const char *what, int ret)
@@ -167,8 +171,8 @@ bool qemu_io_verify(QemuIO *io, const uint8_t *buf, int64_t offset, int64_t byte
     if (bytes == 0 || (buf[0] == pattern && !memcmp(buf, buf + 1, bytes - 1))) {
         return true;
     }
-    qemu_io_printf(io, "Pattern verification failed at offset %" PRId64 ", %" PRId64 " bytes\n", offset,
-                   bytes);
+    qemu_io_printf(io, "Pattern verification failed at offset %" PRId64 ", %" PRId64 " bytes\n",
+                   offset, bytes);
     return false;
 }
 
@@ -223,33 +227,45 @@ static const QemuIOCommand commands[] = {
     { "aio_read", NULL, "CqvP:", 2, 2, 0, "[-Cqv] [-P pattern] off len",
       "starts to read; goes on without waiting for the end",
       " -C  report for programs\n -P  compare with bytes of that value\n -q  no report\n"
-      " -v  show what was read\n", qemu_io_aio_read },
+      " -v  show what was read\n",
+      qemu_io_aio_read },
     { "aio_write", NULL, "CfqunzP:", 2, 2, BLK_PERM_WRITE, "[-Cfqunz] [-P pattern] off len",
       "starts to write; goes on without waiting for the end",
-      " -C  report for programs\n -f  on stable storage when it is done\n -n  with -z: fail rather than "
-      "write buffers\n -P  write bytes of that value (0xcd)\n -q  no report\n -u  with -z: may deallocate\n"
-      " -z  write zeroes\n", qemu_io_aio_write },
+      " -C  report for programs\n -f  on stable storage when it is done\n -n  with -z: fail rather "
+      "than "
+      "write buffers\n -P  write bytes of that value (0xcd)\n -q  no report\n -u  with -z: may "
+      "deallocate\n"
+      " -z  write zeroes\n",
+      qemu_io_aio_write },
     { "alloc", NULL, "", 1, 2, 0, "offset [count]",
       "tells how much of a range (one sector) the image itself holds", NULL, qemu_io_alloc },
     { "discard", "d", "Cq", 2, 2, BLK_PERM_WRITE, "[-Cq] off len", "discards a range", NULL,
       qemu_io_discard },
-    { "flush", "f", "", 0, 0, 0, "", "brings all that was written to stable storage", NULL, qemu_io_flush },
-    { "help", "?", "", 0, 1, 0, "[command]", "tells about all commands, or about one", NULL, qemu_io_help },
+    { "flush", "f", "", 0, 0, 0, "", "brings all that was written to stable storage", NULL,
+      qemu_io_flush },
+    { "help", "?", "", 0, 1, 0, "[command]", "tells about all commands, or about one", NULL,
+      qemu_io_help },
     { "info", "i", "", 0, 0, 0, "", "tells about the image", NULL, qemu_io_info },
     { "length", "l", "", 0, 0, 0, "", "tells the length of the disk", NULL, qemu_io_length },
-    { "map", NULL, "", 0, 0, 0, "", "tells which ranges the image itself holds", NULL, qemu_io_map },
-    { "read", "r", "CqvpP:s:l:", 2, 2, 0, "[-Cqv] [-P pattern [-s off] [-l len]] off len", "reads a range",
-      " -C  report for programs\n -l  with -P: compare that many bytes\n -P  compare with bytes of that value\n"
-      " -q  no report\n -s  with -P: compare from there on, counted from off\n -v  show what was read\n",
+    { "map", NULL, "", 0, 0, 0, "", "tells which ranges the image itself holds", NULL,
+      qemu_io_map },
+    { "read", "r", "CqvpP:s:l:", 2, 2, 0, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
+      "reads a range",
+      " -C  report for programs\n -l  with -P: compare that many bytes\n -P  compare with bytes of "
+      "that value\n"
+      " -q  no report\n -s  with -P: compare from there on, counted from off\n -v  show what was "
+      "read\n",
       qemu_io_read },
     { "truncate", "t", "m:", 1, 1, BLK_PERM_WRITE | BLK_PERM_RESIZE, "[-m prealloc_mode] off",
       "changes the length of the disk", " -m  off, metadata, falloc or full\n", qemu_io_truncate },
-    { "write", "w", "cCfnpquzP:s:", 2, 2, BLK_PERM_WRITE, "[-cCfnquz] [-P pattern | -s source_file] off len",
-      "writes a range",
+    { "write", "w", "cCfnpquzP:s:", 2, 2, BLK_PERM_WRITE,
+      "[-cCfnquz] [-P pattern | -s source_file] off len", "writes a range",
       " -c  write it compressed\n -C  report for programs\n -f  on stable storage when it is done\n"
-      " -n  with -z: fail rather than write buffers\n -P  write bytes of that value (0xcd)\n -q  no report\n"
+      " -n  with -z: fail rather than write buffers\n -P  write bytes of that value (0xcd)\n -q  "
+      "no report\n"
       " -s  write the content of that file, again and again\n -u  with -z: may deallocate\n"
-      " -z  write zeroes\n", qemu_io_write },
+      " -z  write zeroes\n",
+      qemu_io_write },
 };
 
 static const QemuIOCommand *find_command(const char *name)
@@ -264,7 +280,8 @@ static const QemuIOCommand *find_command(const char *name)
 
 static void print_usage(QemuIO *io, const QemuIOCommand *cmd)
 {
-    qemu_io_printf(io, "%s%s%s -- %s\n", cmd->name, *cmd->params ? " " : "", cmd->params, cmd->help);
+    qemu_io_printf(io, "%s%s%s -- %s\n", cmd->name, *cmd->params ? " " : "", cmd->params,
+                   cmd->help);
 }
 
 static int qemu_io_help(QemuIO *io, const QemuIOArgs *args)

@@ -1,6 +1,6 @@
 /*
- * Commands that read, write and inspect a disk by hand: those of `ferry-io` and of HMP's qemu-io, in
- * qemu-io's spelling.
+ * Commands that read, write and inspect a disk by hand: those of `ferry-io` and of HMP's qemu-io,
+ * in qemu-io's spelling.
  *
  * Main thread, outside of coroutines.
  *
@@ -20,8 +20,8 @@ typedef struct QemuIO QemuIO;
 /* Commands for @blk (a reference is taken). NULL: only help. */
 QemuIO *qemu_io_new(BlockBackend *blk, QemuIOPrint *print, void *opaque);
 /*
- * The end of it. Requests that aio_read and aio_write started go on and hold the disk; they print nothing more.
- * NULL is allowed.
+ * The end of it. Requests that aio_read and aio_write started go on and hold the disk; they print
+ * nothing more. NULL is allowed.
  */
 void qemu_io_free(QemuIO *io);
 

@@ -112,8 +112,8 @@ int qemu_io_map(QemuIO *io, const QemuIOArgs *args)
         }
         size = qemu_io_size(n);
         offset = qemu_io_size(at);
-        qemu_io_printf(io, "%s (0x%" PRIx64 ") bytes %s allocated at offset %s (0x%" PRIx64 ")\n", size, n,
-                       ret ? "   " : "not", offset, at);
+        qemu_io_printf(io, "%s (0x%" PRIx64 ") bytes %s allocated at offset %s (0x%" PRIx64 ")\n",
+                       size, n, ret ? "   " : "not", offset, at);
     }
     return 0;
 }

@@ -37,7 +37,8 @@ QemuIOCommandFn qemu_io_read, qemu_io_write, qemu_io_discard;
 /* qemu-io-aio.c */
 QemuIOCommandFn qemu_io_aio_read, qemu_io_aio_write, qemu_io_aio_flush;
 /* qemu-io-info.c */
-QemuIOCommandFn qemu_io_flush, qemu_io_truncate, qemu_io_length, qemu_io_map, qemu_io_alloc, qemu_io_info;
+QemuIOCommandFn qemu_io_flush, qemu_io_truncate, qemu_io_length, qemu_io_map, qemu_io_alloc,
+    qemu_io_info;
 
 /* ---- helpers of qemu-io-cmds.c ---- */
 

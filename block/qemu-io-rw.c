@@ -21,7 +21,8 @@ static uint8_t *get_buffer(QemuIO *io, int64_t bytes, int fill)
     uint8_t *buf;
 
     if (bytes > BDRV_REQUEST_MAX_BYTES) {
-        qemu_io_printf(io, "length cannot exceed %d, given %" PRId64 "\n", (int)BDRV_REQUEST_MAX_BYTES, bytes);
+        qemu_io_printf(io, "length cannot exceed %d, given %" PRId64 "\n",
+                       (int)BDRV_REQUEST_MAX_BYTES, bytes);
         return NULL;
     }
     buf = blk_try_blockalign(io->blk, MAX(bytes, 1));
@@ -36,7 +37,8 @@ static uint8_t *get_buffer(QemuIO *io, int64_t bytes, int fill)
 /* ---- read ---- */
 
 /* Where to compare: all, or the part that -s and -l choose. */
-static bool verify_range(QemuIO *io, const QemuIOArgs *args, int64_t bytes, int64_t *start, int64_t *count)
+static bool verify_range(QemuIO *io, const QemuIOArgs *args, int64_t bytes, int64_t *start,
+                         int64_t *count)
 {
     *start = 0;
     if ((qemu_io_has(args, 's') || qemu_io_has(args, 'l')) && !qemu_io_has(args, 'P')) {
@@ -79,7 +81,9 @@ int qemu_io_read(QemuIO *io, const QemuIOArgs *args)
     } else {
         int64_t done_ns = aio_clock_ns();
 
-        ret = pattern < 0 || qemu_io_verify(io, buf + start, req.offset + start, count, pattern) ? 0 : -1;
+        ret = pattern < 0 || qemu_io_verify(io, buf + start, req.offset + start, count, pattern)
+                  ? 0
+                  : -1;
         if (qemu_io_has(args, 'v') && !req.quiet) {
             qemu_io_dump(io, buf, req.offset, req.bytes);
         }
@@ -125,8 +129,8 @@ static void coroutine_fn write_compressed(void *opaque)
     w->ret = blk_co_pwrite_compressed(w->blk, w->offset, w->bytes, w->buf);
 }
 
-static int write_buffer(QemuIO *io, const QemuIOArgs *args, const QemuIORequest *req, const uint8_t *buf,
-                        BdrvRequestFlags flags)
+static int write_buffer(QemuIO *io, const QemuIOArgs *args, const QemuIORequest *req,
+                        const uint8_t *buf, BdrvRequestFlags flags)
 {
     CompressedWrite w = { .blk = io->blk, .offset = req->offset, .bytes = req->bytes, .buf = buf };
 
@@ -145,7 +149,8 @@ int qemu_io_write(QemuIO *io, const QemuIOArgs *args)
     uint8_t *buf = NULL;
     int pattern, ret;
 
-    if (!qemu_io_request(io, args, "wrote", &req) || !qemu_io_pattern(io, args, WRITE_BYTE, &pattern) ||
+    if (!qemu_io_request(io, args, "wrote", &req) ||
+        !qemu_io_pattern(io, args, WRITE_BYTE, &pattern) ||
         !qemu_io_write_flags(io, args, &flags)) {
         return -1;
     }

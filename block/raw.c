@@ -1,8 +1,8 @@
 /*
  * The driver `raw`: the bytes of its child as they are, or a window on them.
  *
- * It is not a filter in the graph's sense, as a window has another content than its child; but every
- * request is handed down with nothing changed but its offset.
+ * It is not a filter in the graph's sense, as a window has another content than its child; but
+ * every request is handed down with nothing changed but its offset.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -40,13 +40,18 @@ static int set_window(BlockDriverState *bs, RawState *s, const BlockdevOptionsRa
         return -1;
     }
     if (offset > (uint64_t)length) {
-        error_setg(errp, "Offset (%" PRIu64 ") cannot be greater than the length of the containing file "
-                   "(%" PRId64 ")", offset, length);
+        error_setg(errp,
+                   "Offset (%" PRIu64 ") cannot be greater than the length of the containing file "
+                   "(%" PRId64 ")",
+                   offset, length);
         return -1;
     }
     if (o->has_size && (__builtin_add_overflow(offset, o->size, &end) || end > (uint64_t)length)) {
-        error_setg(errp, "The sum of offset (%" PRIu64 ") and size (%" PRIu64 ") has to be smaller or equal "
-                   "to the length of the containing file (%" PRId64 ")", offset, o->size, length);
+        error_setg(errp,
+                   "The sum of offset (%" PRIu64 ") and size (%" PRIu64
+                   ") has to be smaller or equal "
+                   "to the length of the containing file (%" PRId64 ")",
+                   offset, o->size, length);
         return -1;
     }
     s->offset = offset;
@@ -60,7 +65,8 @@ static void set_flags(BlockDriverState *bs)
 {
     BlockDriverState *file = bs->file->bs;
 
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
+    bs->supported_write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
     bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED |
         ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) & file->supported_zero_flags);
     bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE & file->supported_truncate_flags;
@@ -84,7 +90,10 @@ static void raw_refresh_limits(BlockDriverState *bs)
     const BlockLimits *file = &bs->file->bs->bl;
     RawState *s = bs->opaque;
 
-    /* A window that begins between two units cannot be aligned: the child reads and writes around it. */
+    /*
+     * A window that begins between two units cannot be aligned: the child reads and writes around
+     * it.
+     */
     if (s->offset % file->request_alignment == 0) {
         bs->bl.request_alignment = file->request_alignment;
     }
@@ -130,7 +139,10 @@ static void raw_reopen_abort(BdrvReopenState *state)
     state->opaque = NULL;
 }
 
-/* Requests ---------------------------------------------------------------------------------------------- */
+/*
+ * Requests
+ * ----------------------------------------------------------------------------------------------
+ */
 
 /* The place of a request in the child. A window with an end does not grow. */
 static int translate(BlockDriverState *bs, int64_t *offset, int64_t bytes, bool write)
@@ -143,16 +155,16 @@ static int translate(BlockDriverState *bs, int64_t *offset, int64_t bytes, bool 
     return __builtin_add_overflow(*offset, s->offset, offset) ? -EIO : 0;
 }
 
-static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                      size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn raw_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                      IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int ret = translate(bs, &offset, bytes, false);
 
     return ret < 0 ? ret : bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                       size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn raw_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                       IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     int ret = translate(bs, &offset, bytes, true);
 
@@ -216,7 +228,8 @@ static int coroutine_fn raw_co_truncate(BlockDriverState *bs, int64_t offset, bo
         return -ENOTSUP;
     }
     if (offset > BDRV_MAX_LENGTH - s->offset) {
-        error_setg(errp, "%" PRId64 " bytes behind an offset of %" PRId64 " are too many", offset, s->offset);
+        error_setg(errp, "%" PRId64 " bytes behind an offset of %" PRId64 " are too many", offset,
+                   s->offset);
         return -EINVAL;
     }
     return bdrv_co_truncate(bs->file, offset + s->offset, exact, prealloc, flags, errp);

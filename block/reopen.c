@@ -1,10 +1,10 @@
 /*
  * Changing the options of nodes that are in use.
  *
- * Everything is drained. Each node's driver prepares (opens files anew, allocates); then flags and children
- * change, and permissions are computed anew for all nodes at once; when that holds, drivers commit, else
- * all is put back. Nodes below that were opened by the definition of one that changes come along, for they
- * inherit from it.
+ * Everything is drained. Each node's driver prepares (opens files anew, allocates); then flags and
+ * children change, and permissions are computed anew for all nodes at once; when that holds,
+ * drivers commit, else all is put back. Nodes below that were opened by the definition of one that
+ * changes come along, for they inherit from it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -73,7 +73,8 @@ static BdrvChild *edge_to_parent(const BlockDriverState *bs)
     return NULL;
 }
 
-static Entry *add_entry(Queue *queue, BlockDriverState *bs, const BlockdevOptions *opts, bool by_user)
+static Entry *add_entry(Queue *queue, BlockDriverState *bs, const BlockdevOptions *opts,
+                        bool by_user)
 {
     Entry *e = g_new0(Entry, 1);
 
@@ -152,8 +153,10 @@ static bool set_options(Queue *queue, Entry *e, Error **errp)
 
         if (parent) {
             from = (BdrvInherited){
-                .read_only = parent->state.read_only, .force_share = parent->state.force_share,
-                .cache_direct = parent->state.cache_direct, .cache_no_flush = parent->state.cache_no_flush,
+                .read_only = parent->state.read_only,
+                .force_share = parent->state.force_share,
+                .cache_direct = parent->state.cache_direct,
+                .cache_no_flush = parent->state.cache_no_flush,
             };
         }
         bdrv_inherit_options(opts, &from, edge->role);
@@ -165,7 +168,8 @@ static bool set_options(Queue *queue, Entry *e, Error **errp)
     s->cache_direct = opts->cache && opts->cache->has_direct && opts->cache->direct;
     s->cache_no_flush = opts->cache && opts->cache->has_no_flush && opts->cache->no_flush;
     s->discard_unmap = opts->has_discard && opts->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP;
-    s->detect_zeroes = opts->has_detect_zeroes ? opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
+    s->detect_zeroes =
+        opts->has_detect_zeroes ? opts->detect_zeroes : BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
     return bdrv_check_options(opts, errp);
 }
 
@@ -238,8 +242,8 @@ static bool prepare(Entry *e, Error **errp)
 
 static Flags get_flags(const BlockDriverState *bs)
 {
-    return (Flags){ bs->read_only, bs->auto_read_only, bs->force_share, bs->cache_direct, bs->cache_no_flush,
-                    bs->discard_unmap, bs->detect_zeroes };
+    return (Flags){ bs->read_only,      bs->auto_read_only, bs->force_share,  bs->cache_direct,
+                    bs->cache_no_flush, bs->discard_unmap,  bs->detect_zeroes };
 }
 
 static void set_flags(BlockDriverState *bs, const Flags *f)
@@ -299,12 +303,12 @@ static BdrvChild *child_named(const BlockDriverState *bs, const char *name)
 }
 
 /* The node that a child is to be from now on. NULL with @errp set. */
-static BlockDriverState *wanted_node(const Entry *e, const char *name, QType type, const char *reference,
-                                     Error **errp)
+static BlockDriverState *wanted_node(const Entry *e, const char *name, QType type,
+                                     const char *reference, Error **errp)
 {
     if (type != QTYPE_QSTRING) {
-        error_setg(errp, "Option '%s' of node '%s' has to be the name of a node, not a definition", name,
-                   e->state.bs->node_name);
+        error_setg(errp, "Option '%s' of node '%s' has to be the name of a node, not a definition",
+                   name, e->state.bs->node_name);
         return NULL;
     }
     return bdrv_lookup(reference, errp);
@@ -341,7 +345,8 @@ static bool change_data_child(Entry *e, Error **errp)
 static bool change_backing(Entry *e, Error **errp)
 {
     BlockDriverState *bs = e->state.bs, *wanted = NULL;
-    const BlockdevRefOrNull *ref = bs->drv->backing_option ? bs->drv->backing_option(e->options) : NULL;
+    const BlockdevRefOrNull *ref =
+        bs->drv->backing_option ? bs->drv->backing_option(e->options) : NULL;
 
     if (!ref) {
         if (bs->backing || bs->backing_file) {
@@ -489,7 +494,8 @@ static int reopen_queue(Queue *queue, Error **errp)
 
         ret = bdrv_refresh_length(bs);
         if (ret < 0) {
-            warn_report("the length of node '%s' cannot be read: %s", bs->node_name, g_strerror(-ret));
+            warn_report("the length of node '%s' cannot be read: %s", bs->node_name,
+                        g_strerror(-ret));
         }
     }
     return 0;

@@ -1,10 +1,10 @@
 /*
  * Sending what is in the page cache without copying it: for exports of plain files.
  *
- * The socket gets references to the pages, so what the peer reads is what the file holds then, not when it
- * was sent. That is right for a reader of the disk as it is: its read is not over yet, and may see what is
- * written meanwhile. It would not be for a reader of a frozen copy; so only nodes that are nothing but a
- * file have a page cache here (BlockDriver.page_cache_fd).
+ * The socket gets references to the pages, so what the peer reads is what the file holds then, not
+ * when it was sent. That is right for a reader of the disk as it is: its read is not over yet, and
+ * may see what is written meanwhile. It would not be for a reader of a frozen copy; so only nodes
+ * that are nothing but a file have a page cache here (BlockDriver.page_cache_fd).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -29,7 +29,9 @@ typedef struct CacheStat {
     uint64_t cached_pages, dirty, writeback, evicted, recently_evicted;
 } CacheStat;
 
-/* A descriptor with the range in its file at *@offset; -1. When it is there, unlock() must follow. */
+/*
+ * A descriptor with the range in its file at *@offset; -1. When it is there, unlock() must follow.
+ */
 static int lock_file(BlockBackend *blk, int64_t *offset, int64_t bytes)
 {
     BlockDriverState *bs;
@@ -73,7 +75,8 @@ bool blk_is_cached(BlockBackend *blk, int64_t offset, int64_t bytes)
         __atomic_store_n(&unusable, 1, __ATOMIC_RELAXED);
     }
     unlock_file(blk);
-    return ret == 0 && stat.cached_pages == (uint64_t)((offset + bytes - 1) / page - offset / page + 1);
+    return ret == 0 &&
+           stat.cached_pages == (uint64_t)((offset + bytes - 1) / page - offset / page + 1);
 }
 
 ssize_t blk_try_sendfile(BlockBackend *blk, int64_t offset, int64_t bytes, int sock)

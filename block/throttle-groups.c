@@ -1,13 +1,13 @@
 /*
  * Throttle groups.
  *
- * In each direction one waiting request of the group has the turn. It sleeps until the buckets let it go
- * (all others just wait), goes, and gives the turn to the next: the first one of the next member that has
- * any. So there is at most one timer a direction, in the context of the request that has the turn, and no
- * thread that would run the group.
+ * In each direction one waiting request of the group has the turn. It sleeps until the buckets let
+ * it go (all others just wait), goes, and gives the turn to the next: the first one of the next
+ * member that has any. So there is at most one timer a direction, in the context of the request
+ * that has the turn, and no thread that would run the group.
  *
- * A waiter is woken by its own timer, by who gives it the turn, or by a change of limits; whoever does that
- * first, under the lock, wakes its coroutine, and nobody else does.
+ * A waiter is woken by its own timer, by who gives it the turn, or by a change of limits; whoever
+ * does that first, under the lock, wakes its coroutine, and nobody else does.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -47,7 +47,10 @@ struct ThrottleGroup {
 /* Main thread. */
 static GHashTable *groups;
 
-/* Groups and members ------------------------------------------------------------------------------------ */
+/*
+ * Groups and members
+ * ------------------------------------------------------------------------------------
+ */
 
 ThrottleGroup *throttle_group_new(const char *name, const ThrottleConfig *cfg, Error **errp)
 {
@@ -145,7 +148,10 @@ ThrottleGroup *throttle_member_group(const ThrottleMember *member)
     return member->group;
 }
 
-/* Sleeping and waking, under the lock ------------------------------------------------------------------ */
+/*
+ * Sleeping and waking, under the lock
+ * ------------------------------------------------------------------
+ */
 
 /* Its coroutine goes on from its loop, not from here, where the lock is held. */
 static void wake(Waiter *w)
@@ -257,7 +263,10 @@ void throttle_group_get_config(ThrottleGroup *group, ThrottleConfig *cfg)
     mutex_unlock(&group->lock);
 }
 
-/* Requests ------------------------------------------------------------------------------------------------ */
+/*
+ * Requests
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* Take the turn when nobody has it, else queue for it. */
 static void line_up(ThrottleGroup *group, Waiter *w, ThrottleDirection dir)
@@ -270,7 +279,8 @@ static void line_up(ThrottleGroup *group, Waiter *w, ThrottleDirection dir)
     }
 }
 
-void coroutine_fn throttle_member_co_wait(ThrottleMember *member, ThrottleDirection dir, uint64_t bytes)
+void coroutine_fn throttle_member_co_wait(ThrottleMember *member, ThrottleDirection dir,
+                                          uint64_t bytes)
 {
     ThrottleGroup *group = member->group;
     Waiter w = { .member = member, .co = coroutine_self() };

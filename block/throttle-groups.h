@@ -1,9 +1,9 @@
 /*
  * Throttle groups: nodes that share limits on the rate of their requests.
  *
- * A group has a name and one set of buckets (util/throttle.h). Its members take turns, one request each, so
- * that a member with many requests does not starve another with few; within a member requests go in the
- * order in which they came. Members may be in different AioContexts.
+ * A group has a name and one set of buckets (util/throttle.h). Its members take turns, one request
+ * each, so that a member with many requests does not starve another with few; within a member
+ * requests go in the order in which they came. Members may be in different AioContexts.
  *
  * Groups, members and configuration: main thread. Requests: any context's coroutine.
  *
@@ -33,7 +33,9 @@ void throttle_group_get_config(ThrottleGroup *group, ThrottleConfig *cfg);
 ThrottleMember *throttle_group_join(ThrottleGroup *group);
 /* None of its requests waits. */
 void throttle_group_leave(ThrottleMember *member);
-/* Into another group, as unlimited as it is. None of its requests waits. Returns the member there. */
+/*
+ * Into another group, as unlimited as it is. None of its requests waits. Returns the member there.
+ */
 ThrottleMember *throttle_member_move(ThrottleMember *member, ThrottleGroup *group);
 ThrottleGroup *throttle_member_group(const ThrottleMember *member);
 /* While unlimited, its requests go at once, those that wait as well: for drains. Nests. */
@@ -41,6 +43,7 @@ void throttle_member_unlimit(ThrottleMember *member);
 void throttle_member_limit(ThrottleMember *member);
 
 /* Wait until a request of that many bytes may go, and count it. */
-void coroutine_fn throttle_member_co_wait(ThrottleMember *member, ThrottleDirection dir, uint64_t bytes);
+void coroutine_fn throttle_member_co_wait(ThrottleMember *member, ThrottleDirection dir,
+                                          uint64_t bytes);
 
 #endif

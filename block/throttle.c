@@ -1,5 +1,6 @@
 /*
- * The driver `throttle`: a filter whose requests keep to the limits of a group (block/throttle-groups.h).
+ * The driver `throttle`: a filter whose requests keep to the limits of a group
+ * (block/throttle-groups.h).
  *
  * While the node is drained its requests go at once, as whoever drains waits for them.
  *
@@ -34,12 +35,14 @@ static int throttle_open(BlockDriverState *bs, const BlockdevOptions *opts, Erro
     ThrottleGroup *group = find_group(o->throttle_group, errp);
     BlockDriverState *file;
 
-    if (!group || bdrv_open_file_child(bs, o->file, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp) < 0) {
+    if (!group ||
+        bdrv_open_file_child(bs, o->file, BDRV_CHILD_FILTERED | BDRV_CHILD_PRIMARY, errp) < 0) {
         return -1;
     }
     file = bs->file->bs;
     s->member = throttle_group_join(group);
-    bs->supported_write_flags = BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
+    bs->supported_write_flags =
+        BDRV_REQ_WRITE_UNCHANGED | (BDRV_REQ_FUA & file->supported_write_flags);
     bs->supported_zero_flags = BDRV_REQ_WRITE_UNCHANGED |
         ((BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) & file->supported_zero_flags);
     bs->supported_truncate_flags = file->supported_truncate_flags;
@@ -68,7 +71,10 @@ static void throttle_drain_end(BlockDriverState *bs)
     throttle_member_limit(s->member);
 }
 
-/* Opening anew: into another group, perhaps ------------------------------------------------------------- */
+/*
+ * Opening anew: into another group, perhaps
+ * -------------------------------------------------------------
+ */
 
 static int throttle_reopen_prepare(BdrvReopenState *state, Error **errp)
 {
@@ -94,7 +100,10 @@ static void throttle_reopen_abort(BdrvReopenState *state)
     state->opaque = NULL;
 }
 
-/* Requests ------------------------------------------------------------------------------------------------ */
+/*
+ * Requests
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void coroutine_fn wait_turn(BlockDriverState *bs, ThrottleDirection dir, int64_t bytes)
 {
@@ -104,21 +113,23 @@ static void coroutine_fn wait_turn(BlockDriverState *bs, ThrottleDirection dir, 
 }
 
 static int coroutine_fn throttle_co_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                           IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                           IOVector *qiov, size_t qiov_offset,
+                                           BdrvRequestFlags flags)
 {
     wait_turn(bs, THROTTLE_READ, bytes);
     return bdrv_co_preadv_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
 static int coroutine_fn throttle_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                            IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
+                                            IOVector *qiov, size_t qiov_offset,
+                                            BdrvRequestFlags flags)
 {
     wait_turn(bs, THROTTLE_WRITE, bytes);
     return bdrv_co_pwritev_part(bs->file, offset, bytes, qiov, qiov_offset, flags);
 }
 
-static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                  BdrvRequestFlags flags)
+static int coroutine_fn throttle_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset,
+                                                  int64_t bytes, BdrvRequestFlags flags)
 {
     wait_turn(bs, THROTTLE_WRITE, bytes);
     return bdrv_co_pwrite_zeroes(bs->file, offset, bytes, flags);
@@ -130,8 +141,9 @@ static int coroutine_fn throttle_co_pdiscard(BlockDriverState *bs, int64_t offse
     return bdrv_co_pdiscard(bs->file, offset, bytes);
 }
 
-static int coroutine_fn throttle_co_pwritev_compressed(BlockDriverState *bs, int64_t offset, int64_t bytes,
-                                                       IOVector *qiov, size_t qiov_offset)
+static int coroutine_fn throttle_co_pwritev_compressed(BlockDriverState *bs, int64_t offset,
+                                                       int64_t bytes, IOVector *qiov,
+                                                       size_t qiov_offset)
 {
     IOVector part;
     int ret;

@@ -1,9 +1,10 @@
 /*
- * Requests that must not overlap others: a read-modify-write cycle, copy on read, a change of length.
+ * Requests that must not overlap others: a read-modify-write cycle, copy on read, a change of
+ * length.
  *
- * Every request of a node is in its list. Ordinary ones overlap freely, as on any disk; a serialising one
- * waits for those that overlap it, and they for it. Of two that would wait for each other one goes on: a
- * request never waits for one that is itself waiting.
+ * Every request of a node is in its list. Ordinary ones overlap freely, as on any disk; a
+ * serialising one waits for those that overlap it, and they for it. Of two that would wait for each
+ * other one goes on: a request never waits for one that is itself waiting.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

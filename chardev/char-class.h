@@ -1,14 +1,14 @@
 /*
  * The inside of a character device: for the files that implement a kind.
  *
- * A kind is a ChardevClass and a struct that begins with a Chardev. Nearly every kind is a QIOChannel
- * for input and one for output (often the same) and differs in how they come and go: it calls
- * char_io_attach() when they are there and char_io_detach() when they are not, and its hangup
+ * A kind is a ChardevClass and a struct that begins with a Chardev. Nearly every kind is a
+ * QIOChannel for input and one for output (often the same) and differs in how they come and go: it
+ * calls char_io_attach() when they are there and char_io_detach() when they are not, and its hangup
  * function is called when reading or writing shows that the other side is gone. A kind without
  * channels drops its output.
  *
- * Only the main thread changes a device. What chr_fe_write() and its like touch from other threads is
- * under chr->lock, and nothing is called with that lock held but channels and GSources.
+ * Only the main thread changes a device. What chr_fe_write() and its like touch from other threads
+ * is under chr->lock, and nothing is called with that lock held but channels and GSources.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -95,8 +95,8 @@ void char_io_destroy(Chardev *chr);
  */
 void char_io_attach(Chardev *chr, QIOChannel *in, QIOChannel *out);
 /*
- * Use none, drop the queue, wake watches with G_IO_HUP. References are dropped, which closes channels
- * that nobody else holds. The caller then tells CHR_EVENT_CLOSED.
+ * Use none, drop the queue, wake watches with G_IO_HUP. References are dropped, which closes
+ * channels that nobody else holds. The caller then tells CHR_EVENT_CLOSED.
  */
 void char_io_detach(Chardev *chr);
 /* Only input is at its end. */

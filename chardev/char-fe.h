@@ -2,18 +2,18 @@
  * The front end of a character device: what a serial port or a monitor holds.
  *
  * Input. The front end says by can_read how many bytes it takes now; not more are read from the
- * device and handed to read. When can_read has said 0, chr_fe_accept_input() makes it be asked again.
- * Nothing is read while there is no read handler.
+ * device and handed to read. When can_read has said 0, chr_fe_accept_input() makes it be asked
+ * again. Nothing is read while there is no read handler.
  *
  * Output never waits. chr_fe_write() takes what the device takes at this moment; whoever wants to
- * write the rest later adds a watch. chr_fe_write_all() queues the rest up to a limit. While nobody is
- * connected (CHR_EVENT_CLOSED, or no CHR_EVENT_OPENED yet) output is taken and dropped, as by a
+ * write the rest later adds a watch. chr_fe_write_all() queues the rest up to a limit. While nobody
+ * is connected (CHR_EVENT_CLOSED, or no CHR_EVENT_OPENED yet) output is taken and dropped, as by a
  * serial line without a cable.
  *
  * Threads: chr_fe_write(), chr_fe_write_all(), chr_fe_printf(), chr_fe_add_watch() and
- * chr_fe_accept_input() may be called from any thread, the others from the main thread. Handlers run
- * on the main thread, never from within one of these functions but for chr_fe_set_handlers() and
- * chr_fe_disconnect().
+ * chr_fe_accept_input() may be called from any thread, the others from the main thread. Handlers
+ * run on the main thread, never from within one of these functions but for chr_fe_set_handlers()
+ * and chr_fe_disconnect().
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -66,8 +66,8 @@ void chr_fe_set_handlers(CharFrontend *fe, ChrCanReadHandler *can_read, ChrReadH
 void chr_fe_accept_input(CharFrontend *fe);
 
 /*
- * Write without waiting. Returns how many bytes were taken, possibly 0; -1 when the connection broke,
- * which CHR_EVENT_CLOSED will tell.
+ * Write without waiting. Returns how many bytes were taken, possibly 0; -1 when the connection
+ * broke, which CHR_EVENT_CLOSED will tell.
  */
 int chr_fe_write(CharFrontend *fe, const void *buf, int len);
 /*
@@ -82,8 +82,8 @@ void chr_fe_set_output_limit(CharFrontend *fe, size_t bytes);
 int chr_fe_printf(CharFrontend *fe, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /*
- * Call @func from the main loop when @condition (G_IO_OUT; G_IO_HUP is implied) is true. Returns the
- * id of the source, for g_source_remove(); 0 when there is no device. A watch also fires, with
+ * Call @func from the main loop when @condition (G_IO_OUT; G_IO_HUP is implied) is true. Returns
+ * the id of the source, for g_source_remove(); 0 when there is no device. A watch also fires, with
  * G_IO_HUP, when the connection ends, and at once when there is none.
  */
 guint chr_fe_add_watch(CharFrontend *fe, GIOCondition condition, ChrWatchFunc func, void *opaque);

@@ -3,8 +3,8 @@
  *
  * A read watch exists exactly while there is an input channel and the front end takes bytes. Any
  * thread may change the second part; it makes the `kick` source ready, and the main loop then puts
- * things in order. A write that fails does the same, so that the front end hears of the end from the
- * main loop and never from within its own call.
+ * things in order. A write that fails does the same, so that the front end hears of the end from
+ * the main loop and never from within its own call.
  *
  * When a write fails while input can be read, the read finds the end in due time, after what the
  * client had still said. While nothing is read, because the front end takes nothing, a watch for
@@ -192,7 +192,9 @@ static QIOChannel *detach_output(Chardev *chr)
 
 /* The kick ----------------------------------------------------------------------------------- */
 
-/* Writing has failed: from now on output is dropped. Who hangs up does more; others are reported. */
+/*
+ * Writing has failed: from now on output is dropped. Who hangs up does more; others are reported.
+ */
 static void break_output(Chardev *chr)
 {
     g_autofree char *reason = NULL;

@@ -1,10 +1,10 @@
 /*
  * The character device on a socket: a server for one client at a time, or a client.
  *
- * A server stops listening (that is, lets others wait in the backlog) while it has a client. A client
- * with `reconnect` makes each attempt in a thread of its own, because a name server or a silent host
- * can take minutes; the thread hands its socket to the main loop, and is told to give up by an
- * eventfd when the device goes.
+ * A server stops listening (that is, lets others wait in the backlog) while it has a client. A
+ * client with `reconnect` makes each attempt in a thread of its own, because a name server or a
+ * silent host can take minutes; the thread hands its socket to the main loop, and is told to give
+ * up by an eventfd when the device goes.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,10 +1,10 @@
 /*
  * The character device on standard input and output.
  *
- * A terminal is put in raw mode, so that each key arrives as it is typed, and restored when the device
- * goes or the program exits. The descriptors themselves are duplicated, and their blocking mode, which
- * the shell shares, is restored too. A shell that stopped the program (Ctrl-Z) has changed both back
- * for itself, so SIGCONT sets them again.
+ * A terminal is put in raw mode, so that each key arrives as it is typed, and restored when the
+ * device goes or the program exits. The descriptors themselves are duplicated, and their blocking
+ * mode, which the shell shares, is restored too. A shell that stopped the program (Ctrl-Z) has
+ * changed both back for itself, so SIGCONT sets them again.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

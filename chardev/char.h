@@ -1,11 +1,11 @@
 /*
  * Character devices: the host's side of a serial port, a monitor, a qtest connection.
  *
- * A Chardev is made from an option or over QMP, has an id, and is looked up by it. What uses it is a
- * front end (char-fe.h); a device has at most one, a mux several.
+ * A Chardev is made from an option or over QMP, has an id, and is looked up by it. What uses it is
+ * a front end (char-fe.h); a device has at most one, a mux several.
  *
- * Everything here belongs to the main thread. All events and input come from the default GMainContext,
- * which is the main loop, so they run with the big lock held where there is one.
+ * Everything here belongs to the main thread. All events and input come from the default
+ * GMainContext, which is the main loop, so they run with the big lock held where there is one.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -62,8 +62,8 @@ bool chardev_delete(const char *id, Error **errp);
 void chardev_cleanup(void);
 
 /*
- * From now on a front end that is connected to the mux @chr waits in the background when another has
- * the terminal, instead of taking it.
+ * From now on a front end that is connected to the mux @chr waits in the background when another
+ * has the terminal, instead of taking it.
  */
 void chardev_mux_keep_focus(Chardev *chr);
 /* What Ctrl-A x does on a mux; without one it does nothing. */

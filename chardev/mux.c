@@ -1,9 +1,10 @@
 /*
- * The character device that several front ends share: a serial port and the monitor on one terminal.
+ * The character device that several front ends share: a serial port and the monitor on one
+ * terminal.
  *
- * All write to the device below; one has the focus and gets the input. Ctrl-A and a letter is for the
- * mux itself. So that Ctrl-A c works also while the front end with the focus takes nothing, the mux
- * reads a little ahead for each of them.
+ * All write to the device below; one has the focus and gets the input. Ctrl-A and a letter is for
+ * the mux itself. So that Ctrl-A c works also while the front end with the focus takes nothing, the
+ * mux reads a little ahead for each of them.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,12 +1,13 @@
 /*
  * dirtier: a guest that writes memory at a rate and knows what every page must hold.
  *
- * Each processor owns a range of pages and writes them round after round in a fixed scattered order. A
- * page names itself and its generation (the round that wrote it), and the rest of it follows from these
- * and the seed. What a page must hold follows from two numbers alone, round and position in it, so a
- * page that a save or a move lost, mixed up or brought back in an older state is found: before a page is
- * written again it is checked in full, and 'v' checks everything at once. In some generations a page is
- * all zero, so that pages that become zero, and stop being so, are met as well.
+ * Each processor owns a range of pages and writes them round after round in a fixed scattered
+ * order. A page names itself and its generation (the round that wrote it), and the rest of it
+ * follows from these and the seed. What a page must hold follows from two numbers alone, round and
+ * position in it, so a page that a save or a move lost, mixed up or brought back in an older state
+ * is found: before a page is written again it is checked in full, and 'v' checks everything at
+ * once. In some generations a page is all zero, so that pages that become zero, and stop being so,
+ * are met as well.
  *
  * Command line:
  *   size=BYTES     memory to use (64M; 0: all that is free)     cpus=N    processors (0: all)
@@ -17,8 +18,9 @@
  * Serial input: 'v' verify all and print "verify ok PAGES" or "verify FAILED ERRORS"; 's' stop
  * writing; 'g' go on; 'q' power off.
  * Output: "dirtier: ready pages=N cpus=N", then each report period
- * "dirtier: round N ok pages=WRITTEN" or "dirtier: round N FAILED errors=N pages=WRITTEN", and for each
- * of the first bad pages "dirtier: CORRUPT page=N want=GENERATION got=GENERATION word=N value=X".
+ * "dirtier: round N ok pages=WRITTEN" or "dirtier: round N FAILED errors=N pages=WRITTEN", and for
+ * each of the first bad pages "dirtier: CORRUPT page=N want=GENERATION got=GENERATION word=N
+ * value=X".
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

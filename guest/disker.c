@@ -2,11 +2,11 @@
  * disker: a guest that writes a disk at a rate and knows what every block must hold.
  *
  * Blocks of 4 KiB are written round after round in a scattered order. A block names itself and its
- * generation (the round that wrote it), and the rest of it follows from these and the seed; what it must
- * hold follows from round and position, so a write that a move of the machine or of the disk lost, mixed
- * up or brought back in an older state is found: before a block is written again it is read and checked
- * in full, and 'v' checks all. Several requests are under way at any time, and every so many writes there
- * is a flush.
+ * generation (the round that wrote it), and the rest of it follows from these and the seed; what it
+ * must hold follows from round and position, so a write that a move of the machine or of the disk
+ * lost, mixed up or brought back in an older state is found: before a block is written again it is
+ * read and checked in full, and 'v' checks all. Several requests are under way at any time, and
+ * every so many writes there is a flush.
  *
  * Command line:
  *   disk=N         which disk (0)                       size=BYTES   of it to use (0: all)
@@ -15,13 +15,15 @@
  *   flush=N        flush after so many blocks (64; 0: never)
  *   seed=N         (1)     report=MILLISECONDS (1000)   check=0      do not check before writing
  *   scan=1         write nothing: read every block; each must be zero or whole, of any generation
- * Serial input: 'v' verify all and print "verify ok BLOCKS" or "verify FAILED ERRORS"; 's' stop writing;
+ * Serial input: 'v' verify all and print "verify ok BLOCKS" or "verify FAILED ERRORS"; 's' stop
+ * writing;
  * 'g' go on; 'f' flush and print "flushed"; 'q' power off.
- * Output: "disker: start blocks=N", "disker: ready blocks=N" when each was written once, then each report
- * period "disker: round N ok blocks=WRITTEN flushes=N" or "disker: round N FAILED errors=N blocks=WRITTEN",
- * and for each of the first errors "disker: CORRUPT block=N want=GENERATION got=GENERATION word=N value=X" or
- * "disker: FAILED request type=N block=N status=N". A scan ends with "scan ok blocks=N zero=N oldest=G
- * newest=G" or "scan FAILED ERRORS".
+ * Output: "disker: start blocks=N", "disker: ready blocks=N" when each was written once, then each
+ * report period "disker: round N ok blocks=WRITTEN flushes=N" or "disker: round N FAILED errors=N
+ * blocks=WRITTEN", and for each of the first errors "disker: CORRUPT block=N want=GENERATION
+ * got=GENERATION word=N value=X" or
+ * "disker: FAILED request type=N block=N status=N". A scan ends with "scan ok blocks=N zero=N
+ * oldest=G newest=G" or "scan FAILED ERRORS".
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -220,8 +222,8 @@ static void advance(void)
 }
 
 /*
- * Begin the next block. A round ends before the next begins, so that what a block must hold follows from
- * round and position.
+ * Begin the next block. A round ends before the next begins, so that what a block must hold follows
+ * from round and position.
  */
 static void write_next(void)
 {
@@ -296,7 +298,8 @@ static void scan_all(void)
     if (zero_blocks == blocks) {
         oldest = 0;
     }
-    print("scan ok blocks=%lu zero=%lu oldest=%lu newest=%lu\n", blocks, zero_blocks, oldest, newest);
+    print("scan ok blocks=%lu zero=%lu oldest=%lu newest=%lu\n", blocks, zero_blocks, oldest,
+          newest);
     guest_exit(0);
 }
 

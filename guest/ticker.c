@@ -1,13 +1,13 @@
 /*
  * ticker: a guest that counts.
  *
- * Prints "tick N" about once a period and checks at each tick that nothing of it was lost: a few pages
- * of memory hold the pattern of the tick before, vector and floating point registers hold what they
- * were given at start, and the processor's counter never ran backwards. What does not hold is said
- * ("ticker: BAD ...") and counting goes on, so that one look at the serial port tells.
+ * Prints "tick N" about once a period and checks at each tick that nothing of it was lost: a few
+ * pages of memory hold the pattern of the tick before, vector and floating point registers hold
+ * what they were given at start, and the processor's counter never ran backwards. What does not
+ * hold is said ("ticker: BAD ...") and counting goes on, so that one look at the serial port tells.
  *
- * Command line: period=MILLISECONDS (1000), pages=N (16), count=N (power off after tick N; 0: never).
- * Serial input: 'p' answers "pong", 'q' powers off.
+ * Command line: period=MILLISECONDS (1000), pages=N (16), count=N (power off after tick N; 0:
+ * never). Serial input: 'p' answers "pong", 'q' powers off.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -65,7 +65,9 @@ static void registers_check(void)
 {
     static uint64_t xmm[4] __attribute__((aligned(16)));
     static uint8_t x87[10], pi[10];
-    static const uint8_t log2_e[10] = { 0xbc, 0xf0, 0x17, 0x5c, 0x29, 0x3b, 0xaa, 0xb8, 0xff, 0x3f };
+    static const uint8_t log2_e[10] = {
+        0xbc, 0xf0, 0x17, 0x5c, 0x29, 0x3b, 0xaa, 0xb8, 0xff, 0x3f
+    };
 
     __asm__ volatile("movaps %%xmm3, 0(%0); movaps %%xmm15, 16(%0)" : : "r"(xmm) : "memory");
     if (memcmp(xmm, xmm_values, sizeof(xmm))) {

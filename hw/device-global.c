@@ -39,9 +39,12 @@ static bool parse_long(const char *text, char **driver, Global *global, Error **
     *driver = member(options, "driver");
     global->property = member(options, "property");
     global->value = member(options, "value");
-    if (!*driver || !global->property || !global->value || json_object_object_length(options) != 3) {
-        error_setg(errp, "'%s' is neither DRIVER.PROPERTY=VALUE nor driver=DRIVER,property=PROPERTY,"
-                   "value=VALUE", text);
+    if (!*driver || !global->property || !global->value ||
+        json_object_object_length(options) != 3) {
+        error_setg(errp,
+                   "'%s' is neither DRIVER.PROPERTY=VALUE nor driver=DRIVER,property=PROPERTY,"
+                   "value=VALUE",
+                   text);
     }
     json_object_put(options);
     return *driver && global->property && global->value;
@@ -100,7 +103,8 @@ bool device_apply_globals(DeviceState *dev, Error **errp)
 
         if (global->klass == dev->klass &&
             !device_set_text(dev, global->property, global->value, errp)) {
-            error_prepend(errp, "-global %s.%s=%s: ", dev->klass->name, global->property, global->value);
+            error_prepend(errp, "-global %s.%s=%s: ", dev->klass->name, global->property,
+                          global->value);
             return false;
         }
     }

@@ -1,8 +1,8 @@
 /*
  * The life of devices: making, connecting, finding, deleting, and -device.
  *
- * Realized devices are in one list in the order in which they were realized; that is also the order of
- * reset and of their sections in the stream, so two processes with the same command line agree.
+ * Realized devices are in one list in the order in which they were realized; that is also the order
+ * of reset and of their sections in the stream, so two processes with the same command line agree.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

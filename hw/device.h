@@ -2,12 +2,13 @@
  * Devices: a class is a constant table, a device is an instance of it with properties.
  *
  * A device's life: device_new() makes it with every property at its default; properties are set;
- * device_realize() connects it to the machine, after which only properties marked PROP_RUNTIME can be
- * set; device_delete() undoes all of it. A new kind of device is one file with one DeviceClass and one
- * line in hw/devices.c.
+ * device_realize() connects it to the machine, after which only properties marked PROP_RUNTIME can
+ * be set; device_delete() undoes all of it. A new kind of device is one file with one DeviceClass
+ * and one line in hw/devices.c.
  *
- * Names: a device that was given an id is /machine/peripheral/ID; one that a person created without is
- * /machine/peripheral-anon/device[N]; what the board itself made is /machine/unattached/device[N].
+ * Names: a device that was given an id is /machine/peripheral/ID; one that a person created without
+ * is /machine/peripheral-anon/device[N]; what the board itself made is
+ * /machine/unattached/device[N].
  *
  * Everything here is called under the big lock.
  *
@@ -68,9 +69,12 @@ typedef struct Property {
     bool (*set)(DeviceState *dev, const PropertyValue *value, Error **errp);
 } Property;
 
-#define DEFINE_PROP(name_, state_, field_, ctype_, type_, def_, flags_, desc_) { \
-    .name = (name_), .desc = (desc_), .type = (type_), .default_number = (def_), .flags = (flags_), \
-    .offset = offsetof(state_, field_) + VMSTATE_CHECK(ctype_, field_, state_) }
+#define DEFINE_PROP(name_, state_, field_, ctype_, type_, def_, flags_, desc_)       \
+    {                                                                                \
+        .name = (name_), .desc = (desc_), .type = (type_), .default_number = (def_), \
+        .flags = (flags_),                                                           \
+        .offset = offsetof(state_, field_) + VMSTATE_CHECK(ctype_, field_, state_)   \
+    }
 #define DEFINE_PROP_BOOL(n, s, f, def, flags, desc) \
     DEFINE_PROP(n, s, f, bool, PROP_BOOL, def, flags, desc)
 #define DEFINE_PROP_UINT8(n, s, f, def, flags, desc) \
@@ -168,8 +172,8 @@ DeviceState *device_next(const DeviceState *after);
 DeviceState *device_find(const char *id_or_path);
 
 /*
- * Properties. The setters fail, naming device and property, when there is no such property, when the
- * value is out of range or of the wrong type, and when the property cannot be set (any more).
+ * Properties. The setters fail, naming device and property, when there is no such property, when
+ * the value is out of range or of the wrong type, and when the property cannot be set (any more).
  */
 bool device_set_bool(DeviceState *dev, const char *name, bool value, Error **errp);
 bool device_set_uint(DeviceState *dev, const char *name, uint64_t value, Error **errp);
@@ -196,8 +200,8 @@ char *device_class_help(const DeviceClass *klass);
 char *device_classes_help(void);
 
 /*
- * Ask @check before a device is added to or removed from a machine that has been built: it returns false
- * with @errp set while that must not be (a migration has the list of sections in its hands).
+ * Ask @check before a device is added to or removed from a machine that has been built: it returns
+ * false with @errp set while that must not be (a migration has the list of sections in its hands).
  */
 void device_set_hotplug_check(bool (*check)(Error **errp));
 /* What it says; true without one. */
@@ -223,10 +227,11 @@ DeviceState *device_add(struct json_object *options, bool hotplug, Error **errp)
 bool device_add_text(const char *text, char **help, Error **errp);
 
 /*
- * -global "DRIVER.PROPERTY=VALUE" or "driver=DRIVER,property=PROPERTY,value=VALUE": device_new() gives every
- * device of that class the property, before anybody else sets any.
+ * -global "DRIVER.PROPERTY=VALUE" or "driver=DRIVER,property=PROPERTY,value=VALUE": device_new()
+ * gives every device of that class the property, before anybody else sets any.
  *
- * Returns: false with @errp set when there is no such class or property; a wrong value is device_new()'s error.
+ * Returns: false with @errp set when there is no such class or property; a wrong value is
+ * device_new()'s error.
  */
 bool device_add_global(const char *text, Error **errp);
 /* At the end of the process and in tests. */
@@ -235,8 +240,8 @@ void device_forget_globals(void);
 bool device_apply_globals(DeviceState *dev, Error **errp);
 
 /*
- * Store @value, already checked, in the field of @prop, which has neither get() nor set(). Strings are
- * copied; what the field held is freed. For device.c and device-property.c.
+ * Store @value, already checked, in the field of @prop, which has neither get() nor set(). Strings
+ * are copied; what the field held is freed. For device.c and device-property.c.
  */
 void device_store_property(DeviceState *dev, const Property *prop, const PropertyValue *value);
 

@@ -1,7 +1,7 @@
 /*
  * The tree of objects as QMP's qom-* commands show it: the root, the machine, its containers, its
- * vCPUs, its devices and the memory backends. Nothing is stored; the tree is what the lists of these
- * say.
+ * vCPUs, its devices and the memory backends. Nothing is stored; the tree is what the lists of
+ * these say.
  *
  * Under the big lock.
  *
@@ -27,8 +27,8 @@ typedef struct QomNode {
 const char *qom_node_name(const QomNode *node);
 
 /*
- * Find @path, absolute, or the id of a device or memory backend. Returns: true with @node filled in, false with @errp
- * set (class DeviceNotFound).
+ * Find @path, absolute, or the id of a device or memory backend. Returns: true with @node filled
+ * in, false with @errp set (class DeviceNotFound).
  */
 bool qom_tree_find(const char *path, QomNode *node, Error **errp);
 

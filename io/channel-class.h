@@ -6,8 +6,8 @@
  * what the generic part does: checking features, arguments, and an ended direction.
  *
  * A kind over a pipe or another descriptor that shutdown(2) does not know uses the
- * qio_channel_stream_*() functions: the descriptor is put in non-blocking mode and blocking is a poll
- * of the descriptor and of an eventfd, which qio_channel_shutdown() makes readable for good.
+ * qio_channel_stream_*() functions: the descriptor is put in non-blocking mode and blocking is a
+ * poll of the descriptor and of an eventfd, which qio_channel_shutdown() makes readable for good.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -25,7 +25,9 @@ struct QIOChannelClass {
                      size_t *nfds, Error **errp);
     ssize_t (*writev)(QIOChannel *ioc, const struct iovec *iov, size_t niov, const int *fds,
                       size_t nfds, Error **errp);
-    /* One step of qio_channel_writev_lent_all(): the bytes that are under way, at least 1, or -1. */
+    /*
+     * One step of qio_channel_writev_lent_all(): the bytes that are under way, at least 1, or -1.
+     */
     ssize_t (*writev_lent)(QIOChannel *ioc, const struct iovec *iov, size_t niov, Error **errp);
     ssize_t (*preadv)(QIOChannel *ioc, const struct iovec *iov, size_t niov, off_t offset,
                       Error **errp);
@@ -33,7 +35,9 @@ struct QIOChannelClass {
                        Error **errp);
     off_t (*seek)(QIOChannel *ioc, off_t offset, int whence, Error **errp);
 
-    /* Change the descriptor's mode; NULL when the `blocking` flag of the channel is all it takes. */
+    /*
+     * Change the descriptor's mode; NULL when the `blocking` flag of the channel is all it takes.
+     */
     int (*set_blocking)(QIOChannel *ioc, bool enabled, Error **errp);
     void (*set_delay)(QIOChannel *ioc, bool enabled);
     /* What there is to do beyond the flags and the wake-up; may be NULL. */
@@ -71,7 +75,10 @@ static inline bool qio_channel_ended(QIOChannel *ioc, int which)
     return g_atomic_int_get(&ioc->ended) & which;
 }
 
-/* For a kind whose writes could raise SIGPIPE: the signal is ignored from now on, unless it is used. */
+/*
+ * For a kind whose writes could raise SIGPIPE: the signal is ignored from now on, unless it is
+ * used.
+ */
 void qio_channel_ignore_sigpipe(void);
 
 /*

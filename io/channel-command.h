@@ -6,11 +6,11 @@
  * to is /dev/null, its standard error is ours. Shutting down the write direction closes its input,
  * and leaves reading what it still has to say.
  *
- * qio_channel_close() closes the pipes and waits for the child; a child that ends with a status other
- * than 0 or by a signal is an error that names the command and says how it ended (death by SIGPIPE
- * is none when we did not read to its end). When both directions have been shut down before, that is a
- * cancel: the child has half a second to end, then its process group gets SIGTERM, after another half
- * SIGKILL, and how it ended is no error.
+ * qio_channel_close() closes the pipes and waits for the child; a child that ends with a status
+ * other than 0 or by a signal is an error that names the command and says how it ended (death by
+ * SIGPIPE is none when we did not read to its end). When both directions have been shut down
+ * before, that is a cancel: the child has half a second to end, then its process group gets
+ * SIGTERM, after another half SIGKILL, and how it ended is no error.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,9 +1,9 @@
 /*
  * A channel over a stream socket: TCP, UNIX, VSOCK, or one that was handed over.
  *
- * UNIX sockets have QIO_CHANNEL_FEATURE_FD_PASS and QIO_CHANNEL_FEATURE_LEND; a listening one has QIO_CHANNEL_FEATURE_LISTEN and
- * only accepts. A listening socket at a path removes it when it is closed, unless another lies there
- * by then.
+ * UNIX sockets have QIO_CHANNEL_FEATURE_FD_PASS and QIO_CHANNEL_FEATURE_LEND; a listening one has
+ * QIO_CHANNEL_FEATURE_LISTEN and only accepts. A listening socket at a path removes it when it is
+ * closed, unless another lies there by then.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

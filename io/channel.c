@@ -103,7 +103,9 @@ bool qio_channel_is(QIOChannel *ioc, const QIOChannelClass *klass)
     return ioc && ioc->klass == klass;
 }
 
-/* Refuse what this channel cannot do now; @which is the direction, an ended read is not an error. */
+/*
+ * Refuse what this channel cannot do now; @which is the direction, an ended read is not an error.
+ */
 static bool usable(QIOChannel *ioc, const char *what, bool has_function, int which, Error **errp)
 {
     g_autofree char *on = NULL;

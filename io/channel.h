@@ -2,23 +2,23 @@
  * QIOChannel: something that bytes go into and come out of.
  *
  * A channel is a socket, a file, the pipes of a command, or memory; who uses it sees one set of
- * functions. A kind is a QIOChannelClass, one file; its constructors are in its own header. What not
- * every kind can do is a QIOChannelFeature: asking a channel for something that it lacks is an
+ * functions. A kind is a QIOChannelClass, one file; its constructors are in its own header. What
+ * not every kind can do is a QIOChannelFeature: asking a channel for something that it lacks is an
  * error, never undefined.
  *
  * Blocking. A new channel blocks: a read waits for at least one byte, a write until all of it is
- * under way. After qio_channel_set_blocking(ioc, false) both return QIO_CHANNEL_ERR_BLOCK instead of
- * waiting, and qio_channel_wait() or a watch says when to try again. The functions with `all` in
+ * under way. After qio_channel_set_blocking(ioc, false) both return QIO_CHANNEL_ERR_BLOCK instead
+ * of waiting, and qio_channel_wait() or a watch says when to try again. The functions with `all` in
  * their name finish in both modes, waiting where they must.
  *
  * Threads. One thread may read while another writes. Two may not read at once, or write at once,
  * except with preadv and pwritev, which any number of threads may call. qio_channel_shutdown() may
- * be called by any thread at any time, and makes whoever is blocked in a read, a write or a wait come
- * back: it is how a transfer is cancelled. qio_channel_close() may not race with anything: shut
- * down, join the threads, then close.
+ * be called by any thread at any time, and makes whoever is blocked in a read, a write or a wait
+ * come back: it is how a transfer is cancelled. qio_channel_close() may not race with anything:
+ * shut down, join the threads, then close.
  *
- * References are counted, atomically. The last qio_channel_unref() closes the channel if nobody did;
- * who cares whether the last bytes arrived calls qio_channel_close() and looks at its result.
+ * References are counted, atomically. The last qio_channel_unref() closes the channel if nobody
+ * did; who cares whether the last bytes arrived calls qio_channel_close() and looks at its result.
  *
  * SIGPIPE is never raised by a channel: the first pipe that becomes one sets the signal to be
  * ignored, if it still had its default action.
@@ -84,8 +84,8 @@ const char *qio_channel_get_name(QIOChannel *ioc);
 char *qio_channel_describe(QIOChannel *ioc);
 
 /*
- * What the channel is open on, for messages ("file 'TARGET'"), when it was made from a descriptor and
- * the caller knows better. Before other threads use it. @target is copied.
+ * What the channel is open on, for messages ("file 'TARGET'"), when it was made from a descriptor
+ * and the caller knows better. Before other threads use it. @target is copied.
  */
 void qio_channel_set_target(QIOChannel *ioc, const char *target);
 
@@ -113,8 +113,8 @@ ssize_t qio_channel_readv_full(QIOChannel *ioc, const struct iovec *iov, size_t 
 /*
  * qio_channel_writev_full:
  * @fds, @nfds: file descriptors to send along, at most QIO_CHANNEL_FDS_MAX, or NULL and 0; they
- *     stay the caller's. They go with the first byte, so @niov must hold at least one. An error on a
- *     channel without QIO_CHANNEL_FEATURE_FD_PASS.
+ *     stay the caller's. They go with the first byte, so @niov must hold at least one. An error on
+ *     a channel without QIO_CHANNEL_FEATURE_FD_PASS.
  *
  * Write as much as goes; on a blocking channel that may still be less than all.
  *
@@ -154,11 +154,12 @@ int qio_channel_write_all(QIOChannel *ioc, const void *buf, size_t len, Error **
  * qio_channel_writev_lent_all:
  * @iov, @niov: whole of it is written, waiting as long as it takes
  *
- * Write without a copy, where the channel can (QIO_CHANNEL_FEATURE_LEND): the kernel takes references to
- * the pages that the vector names, and the peer's read copies out of them. What it reads is what they hold
- * then: whatever is stored there before the peer has read it, it may see. Who cannot live with that
- * gives the pages up instead of using them again (util/fresh-pages.h); unmapping them is harmless at any
- * time. Nothing tells when the peer has read, except its own word. A channel without the feature copies.
+ * Write without a copy, where the channel can (QIO_CHANNEL_FEATURE_LEND): the kernel takes
+ * references to the pages that the vector names, and the peer's read copies out of them. What it
+ * reads is what they hold then: whatever is stored there before the peer has read it, it may see.
+ * Who cannot live with that gives the pages up instead of using them again (util/fresh-pages.h);
+ * unmapping them is harmless at any time. Nothing tells when the peer has read, except its own
+ * word. A channel without the feature copies.
  *
  * Returns: 0, or -1 with @errp set; how much was written is unknown then.
  */
@@ -209,8 +210,8 @@ int qio_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how, Error **errp);
 int qio_channel_close(QIOChannel *ioc, Error **errp);
 
 /*
- * The file descriptor that both directions use, to hand to io_uring, poll or fstat; -1 when there is
- * none (memory) or two (a command with both pipes). It stays the channel's.
+ * The file descriptor that both directions use, to hand to io_uring, poll or fstat; -1 when there
+ * is none (memory) or two (a command with both pipes). It stays the channel's.
  */
 int qio_channel_get_fd(QIOChannel *ioc);
 

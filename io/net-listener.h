@@ -1,9 +1,9 @@
 /*
  * QIONetListener: everything that one address stands for, listened on at once.
  *
- * A host name may have several addresses; the listener has one socket for each, all on the same port.
- * Connections are handed to a callback in a GMainContext, or waited for. Not thread-safe: one thread
- * opens, accepts and closes it.
+ * A host name may have several addresses; the listener has one socket for each, all on the same
+ * port. Connections are handed to a callback in a GMainContext, or waited for. Not thread-safe: one
+ * thread opens, accepts and closes it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

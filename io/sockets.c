@@ -54,7 +54,9 @@ static void add_inet(GArray *list, const struct addrinfo *ai, bool dual)
     Candidate c = { .len = ai->ai_addrlen, .dual = dual && ai->ai_family == AF_INET6 };
 
     memcpy(&c.sa, ai->ai_addr, ai->ai_addrlen);
-    /* A dual socket covers the IPv4 wildcard, so it comes first; the other is for hosts without it. */
+    /*
+     * A dual socket covers the IPv4 wildcard, so it comes first; the other is for hosts without it.
+     */
     if (c.dual) {
         g_array_prepend_val(list, c);
     } else {

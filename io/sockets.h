@@ -29,7 +29,8 @@ int socket_connect(const SocketAddress *addr, int cancel_fd, Error **errp);
  *     host listens on all IPv4 and IPv6 addresses at once
  * @backlog: connections that may wait to be accepted, at least 1
  *
- * A path at which a socket lies that nobody listens on is replaced; anything else there is an error.
+ * A path at which a socket lies that nobody listens on is replaced; anything else there is an
+ * error.
  *
  * Returns: a listening socket, or -1 with @errp set.
  */

@@ -19,8 +19,8 @@ int daemonize_begin(Error **errp);
 int daemonize_finish(Error **errp);
 
 /*
- * Create @path, lock it for the life of the process, and write the process id into it; it is removed
- * at exit. Fails when another process holds the lock.
+ * Create @path, lock it for the life of the process, and write the process id into it; it is
+ * removed at exit. Fails when another process holds the lock.
  */
 int pidfile_create(const char *path, Error **errp);
 

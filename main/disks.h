@@ -10,8 +10,8 @@
 #include "system/cmdline.h"
 
 /*
- * Open them: first nodes, then drives, each in the order given. Objects that they name exist. The first drive
- * that brings a device becomes the machine's boot disk.
+ * Open them: first nodes, then drives, each in the order given. Objects that they name exist. The
+ * first drive that brings a device becomes the machine's boot disk.
  */
 int disks_open(CommandLine *cl, Error **errp);
 /* A virtio-blk device for each drive with if=virtio. The machine exists. */

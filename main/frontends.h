@@ -1,6 +1,6 @@
 /*
- * What the command line connects to character devices: the devices themselves, serial ports, monitors
- * and the qtest server.
+ * What the command line connects to character devices: the devices themselves, serial ports,
+ * monitors and the qtest server.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,10 +1,10 @@
 /*
  * ferry-system-x86_64: the order in which a machine comes to life and ends.
  *
- * The command line has been checked before anything happens (system/cmdline.h). Then: process (session,
- * names, descriptors), objects, accelerator, machine, devices, kernel, first reset, monitors, and at
- * last the run state that was asked for. From there on the main loop has it, until something quits it.
- * A failure on the way prints its reason and ends with status 1.
+ * The command line has been checked before anything happens (system/cmdline.h). Then: process
+ * (session, names, descriptors), objects, accelerator, machine, devices, kernel, first reset,
+ * monitors, and at last the run state that was asked for. From there on the main loop has it, until
+ * something quits it. A failure on the way prints its reason and ends with status 1.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -195,7 +195,8 @@ static int build_machine(CommandLine *cl, Error **errp)
     migration_init();
     nbd_export_register();
     device_set_hotplug_check(hotplug_check);
-    if (for_each_text(cl->globals, add_global, errp) < 0 || machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
+    if (for_each_text(cl->globals, add_global, errp) < 0 ||
+        machine_create(&cl->machine, errp) < 0 || frontends_create_serials(cl, errp) < 0 ||
         disks_create_devices(errp) < 0 || for_each_text(cl->devices, add_device, errp) < 0 ||
         cl->machine.klass->boot(&cl->machine, errp) < 0) {
         return -1;

@@ -18,8 +18,8 @@
 MigrationAddress *migration_address_parse(const char *uri, Error **errp);
 
 /*
- * The address that a command was given, by @uri or by @channels, of which exactly one must be there,
- * with exactly one channel, the main one. Returns a new address, or NULL with @errp set.
+ * The address that a command was given, by @uri or by @channels, of which exactly one must be
+ * there, with exactly one channel, the main one. Returns a new address, or NULL with @errp set.
  */
 MigrationAddress *migration_address_from_args(const char *uri, bool has_channels,
                                               MigrationChannelList *channels, Error **errp);

@@ -1,7 +1,8 @@
 /*
- * A source gives its disks up before it sends the devices, so that no word that would let the destination
- * start is out while both could write. A destination takes them when it has told the source that all
- * is well; if it cannot, it has the machine all the same, and stands until its disks can be had.
+ * A source gives its disks up before it sends the devices, so that no word that would let the
+ * destination start is out while both could write. A destination takes them when it has told the
+ * source that all is well; if it cannot, it has the machine all the same, and stands until its
+ * disks can be had.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

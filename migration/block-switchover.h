@@ -1,7 +1,9 @@
 /*
- * Who owns the disks: what a migration does about them at the moment when the machine changes hands.
+ * Who owns the disks: what a migration does about them at the moment when the machine changes
+ * hands.
  *
- * All under the big lock, with the machine stopped. block/graph.h has the rules of nodes that are inactive.
+ * All under the big lock, with the machine stopped. block/graph.h has the rules of nodes that are
+ * inactive.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -15,8 +17,8 @@
 /* The source: write everything out and give the disks up. On failure they are still ours. */
 int block_give_up(Error **errp);
 /*
- * Take the disks: the destination, when the source has let go of the machine, or a source whose migration
- * failed after all. On failure somebody else has them.
+ * Take the disks: the destination, when the source has let go of the machine, or a source whose
+ * migration failed after all. On failure somebody else has them.
  */
 int block_take(Error **errp);
 

@@ -1,6 +1,6 @@
 /*
- * Choosing the transport for an address, refusing what it cannot serve, and keeping track of what is
- * open so that any thread can shut it all down.
+ * Choosing the transport for an address, refusing what it cannot serve, and keeping track of what
+ * is open so that any thread can shut it all down.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -65,13 +65,17 @@ static int check_capabilities(MigrationChannels *mc, const MigrationOptions *opt
     bool multifd = migration_cap(opts, MIGRATION_CAPABILITY_MULTIFD);
 
     if (mapped && !t->seekable) {
-        error_setg(errp, "Capability 'direct-mapped' needs a regular file or block device, transport "
-                   "'%s' (%s) is a stream", t->name, mc->describe);
+        error_setg(errp,
+                   "Capability 'direct-mapped' needs a regular file or block device, transport "
+                   "'%s' (%s) is a stream",
+                   t->name, mc->describe);
         return -1;
     }
     if (multifd && !t->several) {
-        error_setg(errp, "Capability 'multifd' needs several channels, transport '%s' (%s) has only "
-                   "one", t->name, mc->describe);
+        error_setg(errp,
+                   "Capability 'multifd' needs several channels, transport '%s' (%s) has only "
+                   "one",
+                   t->name, mc->describe);
         return -1;
     }
     if (multifd && t->seekable && !mapped) {
@@ -122,8 +126,8 @@ MigrationChannels *migration_channels_new_incoming(const MigrationAddress *addr,
 }
 
 /*
- * Remember @ioc so that a shutdown reaches it; one that comes after a shutdown is refused. Takes over
- * the reference in @ioc when it fails.
+ * Remember @ioc so that a shutdown reaches it; one that comes after a shutdown is refused. Takes
+ * over the reference in @ioc when it fails.
  */
 static QIOChannel *channels_track(MigrationChannels *mc, QIOChannel *ioc, const char *name,
                                   Error **errp)
@@ -154,7 +158,8 @@ QIOChannel *migration_channels_connect(MigrationChannels *mc, Error **errp)
 
 QIOChannel *migration_channels_open_extra(MigrationChannels *mc, bool direct_io, Error **errp)
 {
-    return channels_track(mc, mc->transport->open_extra(mc, direct_io, errp), "migration-ram", errp);
+    return channels_track(mc, mc->transport->open_extra(mc, direct_io, errp), "migration-ram",
+                          errp);
 }
 
 QIOChannel *migration_channels_accept(MigrationChannels *mc, Error **errp)

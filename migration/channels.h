@@ -2,8 +2,8 @@
  * MigrationChannels: the connections of one migration, and the transports that make them.
  *
  * A transport turns a MigrationAddress into channels: one main channel, and for RAM as many more to
- * the same place as multifd wants. Transports are socket (with fd: for streams), exec, file (with fd:
- * for regular files and block devices) and rdma, each a file transport-*.c and a line in
+ * the same place as multifd wants. Transports are socket (with fd: for streams), exec, file (with
+ * fd: for regular files and block devices) and rdma, each a file transport-*.c and a line in
  * channels.c. Everything behind takes channels and never looks at the address.
  *
  * Copyright (C) 2026 The Ferry developers
@@ -19,9 +19,9 @@ typedef struct MigrationChannels MigrationChannels;
 
 /*
  * Connect to or open @addr as a source. @check is done before anything is touched: capabilities
- * that the transport cannot serve are refused by name. Files and descriptors are opened here; sockets
- * are connected by migration_channels_connect(), which may take long.
- * Under the big lock. Takes a copy of @addr.
+ * that the transport cannot serve are refused by name. Files and descriptors are opened here;
+ * sockets are connected by migration_channels_connect(), which may take long. Under the big lock.
+ * Takes a copy of @addr.
  */
 MigrationChannels *migration_channels_new_outgoing(const MigrationAddress *addr,
                                                    const MigrationOptions *opts, Error **errp);
@@ -63,8 +63,8 @@ const char *migration_channels_describe(const MigrationChannels *mc);
 uint64_t migration_channels_queued(MigrationChannels *mc);
 
 /*
- * Source: make durable what a file holds so far, so that little of that is left for the end. Nothing
- * for the rest. Migration thread.
+ * Source: make durable what a file holds so far, so that little of that is left for the end.
+ * Nothing for the rest. Migration thread.
  */
 int migration_channels_flush(MigrationChannels *mc, Error **errp);
 /*
@@ -75,8 +75,8 @@ int migration_channels_finish(MigrationChannels *mc, Error **errp);
 /* Any thread: fail and wake everything that waits on these channels, now and later. */
 void migration_channels_shutdown(MigrationChannels *mc);
 /*
- * Close all channels that were made, on the migration's own thread: a command that was not shut down
- * before is waited for, one that was has a second to end.
+ * Close all channels that were made, on the migration's own thread: a command that was not shut
+ * down before is waited for, one that was has a second to end.
  */
 void migration_channels_close(MigrationChannels *mc);
 /* Close and free; NULL is allowed. */

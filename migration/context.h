@@ -19,7 +19,7 @@ typedef struct MigrationCounters {
     uint64_t zero_pages;
     uint64_t normal_pages;
     uint64_t multifd_bytes;         /* on multifd channels, headers included */
-    uint64_t outstanding_bytes;     /* of guest memory, handed to threads that have yet to send it */
+    uint64_t outstanding_bytes; /* of guest memory, handed to threads that have yet to send it */
     uint64_t mapped_bytes;          /* written at offsets of a file by the migration thread */
     uint64_t dirty_sync_count;
     uint64_t dirty_pages_rate;      /* pages per second, last iteration */

@@ -1,10 +1,10 @@
 /*
  * Positioned file I/O with several requests in flight.
  *
- * What is queued first grows in `next`, the request not begun yet, as long as it continues where that
- * ends. A request that is begun holds one of FILE_IO_DEPTH slots until all its bytes are done:
- * the kernel may do less than asked, then the rest is submitted again from the same slot. The
- * first error is kept, stops new requests, and is what every later call returns.
+ * What is queued first grows in `next`, the request not begun yet, as long as it continues where
+ * that ends. A request that is begun holds one of FILE_IO_DEPTH slots until all its bytes are done:
+ * the kernel may do less than asked, then the rest is submitted again from the same slot. The first
+ * error is kept, stops new requests, and is what every later call returns.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -97,7 +97,8 @@ static void set_error(FileIO *io, const Request *req, int err)
 static void set_end_of_file(FileIO *io, const Request *req)
 {
     if (!io->err) {
-        error_setg(&io->err, "%s ends at or before offset %" PRIu64 ", where %zu bytes are expected",
+        error_setg(&io->err,
+                   "%s ends at or before offset %" PRIu64 ", where %zu bytes are expected",
                    io->name, req->offset, req->len);
     }
 }

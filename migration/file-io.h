@@ -1,9 +1,9 @@
 /*
  * FileIO: positioned reads or writes of one file, large and several at a time.
  *
- * Requests that follow one another in memory and in the file become one; what is handed to the kernel
- * is cut at multiples of FILE_IO_REQUEST_BYTES in the file. The engine is io_uring; where the system
- * refuses that, requests are done one by one.
+ * Requests that follow one another in memory and in the file become one; what is handed to the
+ * kernel is cut at multiples of FILE_IO_REQUEST_BYTES in the file. The engine is io_uring; where
+ * the system refuses that, requests are done one by one.
  *
  * One thread uses a FileIO, the one that made it. Buffers belong to the requests until
  * file_io_drain() returns.
@@ -32,9 +32,9 @@ FileIO *file_io_new(QIOChannel *ioc, bool write, bool use_uring, Error **errp);
 void file_io_free(FileIO *io);
 
 /*
- * Write or read @len bytes at @offset, from or to @buf; all page aligned for a channel with O_DIRECT.
- * May wait for an earlier request. Returns 0, or -1 with @errp set: this or an earlier request failed
- * (a read beyond the end of the file is a failure), and none is begun any more.
+ * Write or read @len bytes at @offset, from or to @buf; all page aligned for a channel with
+ * O_DIRECT. May wait for an earlier request. Returns 0, or -1 with @errp set: this or an earlier
+ * request failed (a read beyond the end of the file is a failure), and none is begun any more.
  */
 int file_io_queue(FileIO *io, void *buf, size_t len, uint64_t offset, Error **errp);
 /* Everything queued is done on return. */

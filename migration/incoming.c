@@ -1,13 +1,13 @@
 /*
- * The destination of a migration: listening or opening on the main thread, loading on a thread of its
- * own, and the end on the main thread again.
+ * The destination of a migration: listening or opening on the main thread, loading on a thread of
+ * its own, and the end on the main thread again.
  *
  *     none -> setup -> active -> completed
  *                \________\____-> failed, cancelled
  *
- * The order at the end is what keeps a machine from running twice or not at all: everything is loaded
- * and checked; the source is told (return path); only if that could be sent we take its disks and the
- * machine starts.
+ * The order at the end is what keeps a machine from running twice or not at all: everything is
+ * loaded and checked; the source is told (return path); only if that could be sent we take its
+ * disks and the machine starts.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -98,8 +98,8 @@ int incoming_send_pong(uint32_t value, Error **errp)
 }
 
 /*
- * A source that waits for the verdict keeps its side open. One that was cancelled has closed it; on a
- * network our verdict could be sent all the same, but nobody would read it.
+ * A source that waits for the verdict keeps its side open. One that was cancelled has closed it; on
+ * a network our verdict could be sent all the same, but nobody would read it.
  */
 static bool source_gave_up(QIOChannel *ioc)
 {

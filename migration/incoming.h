@@ -1,6 +1,6 @@
 /*
- * The destination's side of a migration: waiting, loading on a thread of its own, and the answers on
- * the return path.
+ * The destination's side of a migration: waiting, loading on a thread of its own, and the answers
+ * on the return path.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -6,7 +6,8 @@
  * and are copied by nobody. A piece that continues the one before it in memory extends it, so
  * headers put one after the other and runs of pages cost one entry. A batch is written when it has
  * BATCH_PIECES entries (all that one call takes) or BATCH_BYTES bytes: the larger it is, the longer
- * sender and receiver copy side by side. Measured, 512 KiB cost a tenth more CPU time on both sides.
+ * sender and receiver copy side by side. Measured, 512 KiB cost a tenth more CPU time on both
+ * sides.
  *
  * Where the channel lends memory nothing is copied at all before the peer reads. The chunks, which
  * would be filled again, then have their pages replaced when they are full.
@@ -51,7 +52,7 @@ struct MigrationFile {
     bool seekable;
     Error *err;                 /* sticky */
     Error *abort_err;           /* atomic; once set, why everything fails */
-    uint64_t base;              /* seekable: offset of the byte at which transferred is counted_at */
+    uint64_t base; /* seekable: offset of the byte at which transferred is counted_at */
     uint64_t counted_at;
     uint64_t transferred;       /* atomic */
 

@@ -2,9 +2,9 @@
  * MigrationFile: the migration stream, buffered, over a QIOChannel.
  *
  * An output collects bytes and references to memory and writes them in large vectors; an input
- * reads ahead in large pieces. Integers are big-endian. Errors are sticky: after the first one puts do
- * nothing and gets return zeroes, so a sequence of fields is written without a test after each and
- * the error is looked at where it matters. One thread uses a MigrationFile at a time;
+ * reads ahead in large pieces. Integers are big-endian. Errors are sticky: after the first one puts
+ * do nothing and gets return zeroes, so a sequence of fields is written without a test after each
+ * and the error is looked at where it matters. One thread uses a MigrationFile at a time;
  * mfile_shutdown() may come from any thread.
  *
  * While an input waits for bytes it drops the big lock if the calling thread holds it, and takes it
@@ -87,8 +87,8 @@ const uint8_t *mfile_peek_buffered(MigrationFile *f, size_t *have);
 void mfile_skip(MigrationFile *f, size_t len);
 /*
  * For a parser that can guess where bytes belong: one read straight into @iov (at most
- * MFILE_DIRECT_MAX bytes), when nothing is left in the buffer. Returns the bytes read, at least 1; 0
- * with the sticky error set. What turns out to have been guessed wrongly is given back, in order,
+ * MFILE_DIRECT_MAX bytes), when nothing is left in the buffer. Returns the bytes read, at least 1;
+ * 0 with the sticky error set. What turns out to have been guessed wrongly is given back, in order,
  * before anything else is called; it is then read again as if nothing had happened.
  */
 #define MFILE_DIRECT_MAX (512 * 1024)

@@ -4,16 +4,16 @@
  *     setup -> active -> [pre-switchover ->] device -> completed
  *        \________\______________\_____________\____-> failed, cancelled
  *
- * The migration thread does everything that may take long: it connects, sends memory in turns while the
- * machine runs, stops the machine when what is left fits into the downtime limit, sends the rest and
- * the devices, and waits for the destination's word. Whatever goes wrong before that word, the thread
- * puts the machine back as it was before it reports the failure.
+ * The migration thread does everything that may take long: it connects, sends memory in turns while
+ * the machine runs, stops the machine when what is left fits into the downtime limit, sends the
+ * rest and the devices, and waits for the destination's word. Whatever goes wrong before that word,
+ * the thread puts the machine back as it was before it reports the failure.
  *
- * A file is made durable before the machine is stopped and once more at the end, so that the machine does
- * not stand while the disk takes in what was written all the while.
+ * A file is made durable before the machine is stopped and once more at the end, so that the
+ * machine does not stand while the disk takes in what was written all the while.
  *
- * The point of no return is the confirmation (sockets) or the durable file. A cancel that comes while
- * we wait for the confirmation first closes the channel and then looks whether the
+ * The point of no return is the confirmation (sockets) or the durable file. A cancel that comes
+ * while we wait for the confirmation first closes the channel and then looks whether the
  * confirmation was in it: either the destination has it sent and we are completed, or its send
  * fails and it does not start the machine.
  *
@@ -251,8 +251,8 @@ static bool fits_downtime(MigrationState *s, uint64_t pending)
 }
 
 /*
- * What counts as sent: what threads were handed as well, else they would be handed more and more until
- * they have sent the first of it. A part of that may turn out to be zero pages and not count.
+ * What counts as sent: what threads were handed as well, else they would be handed more and more
+ * until they have sent the first of it. A part of that may turn out to be zero pages and not count.
  */
 static uint64_t rate_sent(MigrationState *s)
 {
@@ -268,8 +268,8 @@ static void rate_begin(MigrationState *s)
 
 /*
  * Go on to the window of enforcement that @now lies in, each with room for @budget bytes. What was
- * sent beyond that (channels send on by themselves what they were handed) counts in the new one, but
- * not without end: a limit that was just lowered must not stop everything.
+ * sent beyond that (channels send on by themselves what they were handed) counts in the new one,
+ * but not without end: a limit that was just lowered must not stop everything.
  */
 static void rate_next_window(MigrationState *s, int64_t now, uint64_t sent, uint64_t budget)
 {
@@ -329,7 +329,8 @@ static bool flush_fits_downtime(MigrationState *s)
 {
     uint64_t bytes = migration_context_transferred(&s->ctx) - s->flushed_bytes;
 
-    return s->flushes && bytes <= s->flush_bandwidth * migration_live_downtime_limit_ms() * 1000 / 2;
+    return s->flushes &&
+           bytes <= s->flush_bandwidth * migration_live_downtime_limit_ms() * 1000 / 2;
 }
 
 /*
@@ -421,7 +422,8 @@ static bool take_disks_back(MigrationState *s)
     }
     s->disks_given_up = false;
     if (block_take(&err) < 0) {
-        error_prepend(&err, "the migration failed, and the machine stays paused without its disks: ");
+        error_prepend(&err,
+                      "the migration failed, and the machine stays paused without its disks: ");
         error_report_err(err);
         return false;
     }
@@ -478,8 +480,9 @@ static int migration_complete(MigrationState *s, Error **errp)
         return -1;
     }
     set_status(s, MIGRATION_STATUS_DEVICE);
-    if (give_disks_up(s, errp) < 0 || savevm_complete_live(&s->ctx, errp) < 0 || check_cancelled(s, errp) < 0 ||
-        savevm_complete_devices(&s->ctx, errp) < 0 || savevm_finish(&s->ctx, errp) < 0) {
+    if (give_disks_up(s, errp) < 0 || savevm_complete_live(&s->ctx, errp) < 0 ||
+        check_cancelled(s, errp) < 0 || savevm_complete_devices(&s->ctx, errp) < 0 ||
+        savevm_finish(&s->ctx, errp) < 0) {
         return -1;
     }
     if (s->return_path) {

@@ -64,7 +64,8 @@ int multifd_init_decode(const uint8_t bytes[MULTIFD_INIT_BYTES], const uint8_t u
     if (memcmp(bytes + INIT_AT_UUID, uuid, 16)) {
         identity_uuid_text(bytes + INIT_AT_UUID, theirs);
         identity_uuid_text(uuid, ours);
-        error_setg(errp, "it comes from the machine with UUID '%s', this one has '%s'", theirs, ours);
+        error_setg(errp, "it comes from the machine with UUID '%s', this one has '%s'", theirs,
+                   ours);
         return -1;
     }
     return bytes[INIT_AT_ID];

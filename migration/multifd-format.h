@@ -18,9 +18,9 @@
 #define MULTIFD_INIT_BYTES 64
 
 /*
- * A packet: u32 magic, u32 version, u32 flags, u32 pages allocated, u32 normal pages, u32 bytes of data
- * that follow, u64 packet number, u32 zero pages, 28 bytes zero, 256 bytes block name, then as many u64
- * offsets as pages are allocated: of normal pages, of zero pages, unused.
+ * A packet: u32 magic, u32 version, u32 flags, u32 pages allocated, u32 normal pages, u32 bytes of
+ * data that follow, u64 packet number, u32 zero pages, 28 bytes zero, 256 bytes block name, then as
+ * many u64 offsets as pages are allocated: of normal pages, of zero pages, unused.
  */
 #define MULTIFD_PACKET_PAGES 128
 #define MULTIFD_BLOCK_BYTES 256

@@ -24,8 +24,8 @@ typedef struct MultifdMethod {
     void *(*compress_new)(const MigrationOptions *opts, Error **errp);
     void (*compress_free)(void *state);
     /*
-     * Compress @n pages of TARGET_PAGE_SIZE bytes into @out, which has MULTIFD_COMPRESSED_MAX bytes.
-     * The pages may change meanwhile. Returns the bytes used, or -1 with @errp set.
+     * Compress @n pages of TARGET_PAGE_SIZE bytes into @out, which has MULTIFD_COMPRESSED_MAX
+     * bytes. The pages may change meanwhile. Returns the bytes used, or -1 with @errp set.
      */
     int64_t (*compress)(void *state, uint8_t *const *pages, unsigned n, uint8_t *out,
                         Error **errp);

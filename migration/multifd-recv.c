@@ -6,8 +6,8 @@
  * MULTIFD_FLUSH record of the main stream and all other channels to their sync packets: only
  * then anybody goes on, so that versions of a page never overtake each other.
  *
- * The first thing that goes wrong on a channel ends everything: the main stream gets the reason as its
- * error, and all channels are shut down. A channel that ends before it should is named.
+ * The first thing that goes wrong on a channel ends everything: the main stream gets the reason as
+ * its error, and all channels are shut down. A channel that ends before it should is named.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,7 +50,7 @@ struct RecvSource {
     /* Under the lock: */
     unsigned at_sync;           /* channels that wait at their sync packet */
     uint64_t released;          /* syncs that are over */
-    uint64_t packets;           /* received, and the highest number plus 1: equal when none is lost */
+    uint64_t packets; /* received, and the highest number plus 1: equal when none is lost */
     uint64_t packets_sent;
     bool quit;
     Error *err;

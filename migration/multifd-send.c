@@ -1,14 +1,14 @@
 /*
  * Sending RAM over several connections.
  *
- * The migration thread hands runs of pages to whichever worker has least to do; a worker gathers pages
- * of one block until a packet is full, and sends header and pages with one write straight from guest
- * memory (or compressed). Zero pages travel as their offsets, or, when the migration thread looks for
- * them (zero-page-detection legacy), as records in the main stream.
+ * The migration thread hands runs of pages to whichever worker has least to do; a worker gathers
+ * pages of one block until a packet is full, and sends header and pages with one write straight
+ * from guest memory (or compressed). Zero pages travel as their offsets, or, when the migration
+ * thread looks for them (zero-page-detection legacy), as records in the main stream.
  *
- * A flush makes every worker send a sync packet, and puts MULTIFD_FLUSH into the main stream: the other
- * side waits there until all channels have come to it, so what is sent after is newer than what was
- * sent before, on whichever channel.
+ * A flush makes every worker send a sync packet, and puts MULTIFD_FLUSH into the main stream: the
+ * other side waits there until all channels have come to it, so what is sent after is newer than
+ * what was sent before, on whichever channel.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -26,7 +26,10 @@
 #include "util/fresh-pages.h"
 #include "util/zero.h"
 
-/* Headers are lent with the pages, so each has its own bytes, and new ones are got for many at once. */
+/*
+ * Headers are lent with the pages, so each has its own bytes, and new ones are got for many at
+ * once.
+ */
 #define HEADERS_BYTES (64 * MULTIFD_PACKET_BYTES)
 
 typedef struct SendSink {

@@ -3,9 +3,9 @@
  *
  * Jobs are runs of pages, megabytes where memory allows, so one lock for all is no bottleneck. A
  * worker sleeps on its own condition until it has a job, a sync to make, or the end; the thread
- * that hands out sleeps on the pool's until a queue has room or all syncs are made. A queue is short:
- * what stands in it was looked at long ago when its turn comes, and a page that changes meanwhile
- * is sent twice.
+ * that hands out sleeps on the pool's until a queue has room or all syncs are made. A queue is
+ * short: what stands in it was looked at long ago when its turn comes, and a page that changes
+ * meanwhile is sent twice.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

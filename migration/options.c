@@ -1,9 +1,9 @@
 /*
  * Capabilities and parameters.
  *
- * Two tables say everything: one line for each capability (its default, the canonical one when it is
- * an alias), one for each numeric parameter (where it is, its range, whether it may change while a
- * migration runs). Setting works on a copy, checks it whole and then replaces, so a refused
+ * Two tables say everything: one line for each capability (its default, the canonical one when it
+ * is an alias), one for each numeric parameter (where it is, its range, whether it may change while
+ * a migration runs). Setting works on a copy, checks it whole and then replaces, so a refused
  * command changes nothing.
  *
  * Copyright (C) 2026 The Ferry developers

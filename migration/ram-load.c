@@ -2,10 +2,10 @@
  * Loading the RAM section.
  *
  * Most of a stream is page records of the same block, one after the other, and there are two fast
- * ways for them. What is in the read-ahead buffer is looked at in place: as long as whole records of
- * known shape follow, their pages are copied from there, and the RamTarget is told of whole runs.
- * When the buffer has no whole record, ram-scatter.c reads on straight into guest memory. Any other
- * record is taken one field at a time, with a message for all that can be wrong with it.
+ * ways for them. What is in the read-ahead buffer is looked at in place: as long as whole records
+ * of known shape follow, their pages are copied from there, and the RamTarget is told of whole
+ * runs. When the buffer has no whole record, ram-scatter.c reads on straight into guest memory. Any
+ * other record is taken one field at a time, with a message for all that can be wrong with it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -201,7 +201,8 @@ static int load_mem_size(RamLoad *load, MigrationFile *f, uint64_t total, Error 
     }
     if (!load->source && migration_channels_extra_left(load->ctx->channels)) {
         /* Nobody would read them, and the source would wait for that. */
-        error_setg(errp, "the source opened multifd channels, but the capability multifd is not set");
+        error_setg(errp,
+                   "the source opened multifd channels, but the capability multifd is not set");
         return -1;
     }
     load->have_blocks = true;

@@ -2,8 +2,8 @@
  * Loading RAM from a direct-mapped file.
  *
  * While the MEM_SIZE record is parsed each block's header and bitmap are read and checked against
- * the machine, the file and what came before. Only when all of them are known to be right, pages are
- * read, straight into guest memory: those whose bit is set, in runs. The rest is zero.
+ * the machine, the file and what came before. Only when all of them are known to be right, pages
+ * are read, straight into guest memory: those whose bit is set, in runs. The rest is zero.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -112,7 +112,8 @@ static int validate_header(const MappedHeader *header, const RAMBlock *block, ui
                    header->pages_offset, MAPPED_PAGES_ALIGN);
     } else if (__builtin_add_overflow(header->pages_offset, block->used_length, &pages_end) ||
                pages_end > size) {
-        error_setg(errp, "%" PRIu64 " bytes of pages at offset %" PRIu64 " go beyond the end of the "
+        error_setg(errp,
+                   "%" PRIu64 " bytes of pages at offset %" PRIu64 " go beyond the end of the "
                    "file, which has %" PRIu64 " bytes: it is truncated or not complete",
                    block->used_length, header->pages_offset, size);
     } else {

@@ -2,9 +2,9 @@
  * Saving RAM into a direct-mapped file.
  *
  * A run of dirty pages is looked through for zero pages; what lies between them is written to its
- * place straight from guest memory. The bitmap of pages that are in the file follows, page by page: a
- * page that became zero is cleared in it, and what the file holds in its place means nothing any more.
- * The bitmaps go to the file at the end, when the machine stands.
+ * place straight from guest memory. The bitmap of pages that are in the file follows, page by page:
+ * a page that became zero is cleared in it, and what the file holds in its place means nothing any
+ * more. The bitmaps go to the file at the end, when the machine stands.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -56,7 +56,9 @@ static int save_start(MultifdWorker *worker, Error **errp)
 
     worker->state = s;
     if (sink->detect_zero) {
-        /* A write through the cache reads the pages where they are mapped, a direct one does not. */
+        /*
+         * A write through the cache reads the pages where they are mapped, a direct one does not.
+         */
         s->scan = zero_scan_new(sink->bypass_cache);
     }
     s->io = file_io_new(worker->ioc, true, true, errp);
@@ -145,8 +147,8 @@ static int mapped_prepare(RamSink *parent, Error **errp)
 }
 
 /*
- * Give the file its length. Direct writes beyond the end of a file wait for each other; within it, they
- * go on side by side. Where this fails the writes say why, or do without.
+ * Give the file its length. Direct writes beyond the end of a file wait for each other; within it,
+ * they go on side by side. Where this fails the writes say why, or do without.
  */
 static void extend_file(MigrationFile *f, uint64_t size)
 {
@@ -209,8 +211,8 @@ static int submit_held(MappedSink *sink, Error **errp)
 /*
  * Without the cache between, each write is a request to the device, and for most a request costs
  * more than some pages more in it. So pages between two dirty runs are written once more where they
- * are few and in the file anyway. They are not in flight otherwise: the cursor has passed them since
- * the last flush and found them clean.
+ * are few and in the file anyway. They are not in flight otherwise: the cursor has passed them
+ * since the last flush and found them clean.
  */
 static bool is_small_gap(const MappedBlock *mb, uint64_t from, uint64_t to)
 {
@@ -240,7 +242,8 @@ static int64_t mapped_write_run(RamSink *parent, RAMBlock *block, uint64_t first
         sink->held_first = first;
         sink->held_pages = n;
     }
-    if ((!sink->bypass_cache || sink->held_pages >= HELD_PAGES_MAX) && submit_held(sink, errp) < 0) {
+    if ((!sink->bypass_cache || sink->held_pages >= HELD_PAGES_MAX) &&
+        submit_held(sink, errp) < 0) {
         return -1;
     }
     return n * TARGET_PAGE_SIZE;
@@ -276,13 +279,14 @@ static int write_bitmap(MappedSink *sink, MappedBlock *mb, QIOChannel *ioc, Erro
 
 /*
  * Every page that was written must still be in the file: one that somebody truncated under us and
- * that grew again by later writes has holes where pages were. A file system that stores zeroes as holes
- * is no reason to complain, so a hole counts only when the page is not zero. The machine is stopped.
+ * that grew again by later writes has holes where pages were. A file system that stores zeroes as
+ * holes is no reason to complain, so a hole counts only when the page is not zero. The machine is
+ * stopped.
  */
 static int check_no_holes(const MappedBlock *mb, int fd, Error **errp)
 {
     unsigned long first = 0, n;
-    off_t hole = 0;                     /* there is none between the last run's beginning and here */
+    off_t hole = 0; /* there is none between the last run's beginning and here */
 
     while ((n = bitmap_next_run(mb->bitmap, mb->block->pages, first, &first))) {
         off_t start = mb->pages_offset + first * TARGET_PAGE_SIZE;

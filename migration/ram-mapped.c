@@ -1,5 +1,6 @@
 /*
- * What saving and loading a direct-mapped file have in common: the channels, and who does which part.
+ * What saving and loading a direct-mapped file have in common: the channels, and who does which
+ * part.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,10 +1,10 @@
 /*
  * A block over a file (or memfd) may hold much that this process has not mapped: nobody read it
- * here yet. Reading it would fault once a page, and where a dirty tracker write-protects the mapping
- * the kernel does not even fault neighbours in at once. One madvise() for a stretch does the same for
- * a half to a quarter of the CPU time, and does it in a thread that goes ahead of the one that reads.
- * What is mapped already is left
- * alone: madvise() would look at each of its pages, one scan of the page table finds none to do.
+ * here yet. Reading it would fault once a page, and where a dirty tracker write-protects the
+ * mapping the kernel does not even fault neighbours in at once. One madvise() for a stretch does
+ * the same for a half to a quarter of the CPU time, and does it in a thread that goes ahead of the
+ * one that reads. What is mapped already is left alone: madvise() would look at each of its pages,
+ * one scan of the page table finds none to do.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,15 +1,16 @@
 /*
- * In the first pass most records hold the page after the one before, in the same block. So a read is
- * given a vector in which each record's header goes to a place where it can be checked, and each page
- * to where it belongs if the guess is right. Then a page is copied once, by the kernel, and not once
- * more from a buffer.
+ * In the first pass most records hold the page after the one before, in the same block. So a read
+ * is given a vector in which each record's header goes to a place where it can be checked, and each
+ * page to where it belongs if the guess is right. Then a page is copied once, by the kernel, and
+ * not once more from a buffer.
  *
- * From the first header that is not the expected one on, all bytes are collected from where they went
- * and given back to the stream. That may spoil guest pages, so the guess goes only as far as pages
- * which the source has not named before: nothing is lost, and what is spoiled is known to the target,
- * which sees to it that it becomes zero unless its contents still come. A guess may also bring pages into
- * existence that nobody needs, until the load is finished; so there is a limit to wrong guesses. How far a guess goes grows while
- * they are right, so that a stream of another shape costs little.
+ * From the first header that is not the expected one on, all bytes are collected from where they
+ * went and given back to the stream. That may spoil guest pages, so the guess goes only as far as
+ * pages which the source has not named before: nothing is lost, and what is spoiled is known to the
+ * target, which sees to it that it becomes zero unless its contents still come. A guess may also
+ * bring pages into existence that nobody needs, until the load is finished; so there is a limit to
+ * wrong guesses. How far a guess goes grows while they are right, so that a stream of another shape
+ * costs little.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -60,8 +61,8 @@ static uint64_t unnamed_pages(const RamTarget *target, uint64_t first, uint64_t 
 }
 
 /*
- * Set up headers and pages for @n records from page @first on, of which @have bytes were read before.
- * Returns the number of vector elements.
+ * Set up headers and pages for @n records from page @first on, of which @have bytes were read
+ * before. Returns the number of vector elements.
  */
 static unsigned build_vector(RamScatter *scatter, const RamTarget *target, uint64_t first,
                              uint64_t n, size_t have)
@@ -81,7 +82,9 @@ static unsigned build_vector(RamScatter *scatter, const RamTarget *target, uint6
     return iov - scatter->iov;
 }
 
-/* How many of the @n records from page @first on, for which @bytes were read, are whole and right. */
+/*
+ * How many of the @n records from page @first on, for which @bytes were read, are whole and right.
+ */
 static uint64_t count_right(const RamScatter *scatter, uint64_t first, uint64_t n, size_t bytes)
 {
     uint64_t right = 0;

@@ -22,7 +22,8 @@ void ram_scatter_free(RamScatter *scatter);
  * @next: the page after the one that the last record held
  * @f: the stream, at the beginning of a record; less than a whole one is in its buffer
  *
- * Read records of pages that follow one another, for as long as they do. Whatever else comes is left in
+ * Read records of pages that follow one another, for as long as they do. Whatever else comes is
+ * left in
  * @f to be looked at by the ordinary way. The target is told of what was read.
  *
  * Returns: the number of pages, 0 when there was nothing to guess, -1 with @errp set.

@@ -75,8 +75,8 @@ static int clear_pages(RAMBlock *block, uint64_t first, uint64_t n, bool discard
 }
 
 /*
- * Length of the run of pages at @page, before @end, whose bits are all as @set says; looked up beside
- * threads that change other bits.
+ * Length of the run of pages at @page, before @end, whose bits are all as @set says; looked up
+ * beside threads that change other bits.
  */
 static uint64_t run_at(const unsigned long *map, uint64_t page, uint64_t end, bool set)
 {

@@ -3,13 +3,13 @@
  *
  * A cursor walks over the dirty bitmaps of all blocks, round and round; each run of dirty pages is
  * cleared there and handed to the sink, and whenever the cursor comes round the sink is flushed, so
- * that it never holds two versions of a page. The tracker's news are added to the bitmaps by a sync,
- * which the migration core asks for (state_pending, exact) when little is left.
+ * that it never holds two versions of a page. The tracker's news are added to the bitmaps by a
+ * sync, which the migration core asks for (state_pending, exact) when little is left.
  *
  * The rule that no page is lost: a page is read after the sync that reported it, never before. The
- * tracker therefore starts first; only then, as the cursor comes to it, is each piece of memory looked up
- * for pages that exist at all. Those are the first dirty pages; a page that did not exist then and is
- * written later is reported by the tracker like any other.
+ * tracker therefore starts first; only then, as the cursor comes to it, is each piece of memory
+ * looked up for pages that exist at all. Those are the first dirty pages; a page that did not exist
+ * then and is written later is reported by the tracker like any other.
  *
  * Pages that the cursor has not looked up count as dirty in every estimate.
  *

@@ -3,8 +3,8 @@
  * (ram-load.c). How they travel is a RamSink's or RamSource's business.
  *
  * The seam: ram.c hands runs of pages to a sink, in any order and as often as they become dirty;
- * ram-stream.c puts them into the main stream, ram-mapped.c at fixed offsets of a file, multifd.c on
- * several channels (packets) or from several threads (offsets).
+ * ram-stream.c puts them into the main stream, ram-mapped.c at fixed offsets of a file, multifd.c
+ * on several channels (packets) or from several threads (offsets).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

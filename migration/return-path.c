@@ -1,9 +1,9 @@
 /*
  * Reading and writing return path messages.
  *
- * Until the end the destination sends only a pong for each ping, a few bytes that the socket holds, so
- * the source need not listen while it sends; it reads once, when it wants the confirmation or wants
- * to know why its writes fail.
+ * Until the end the destination sends only a pong for each ping, a few bytes that the socket holds,
+ * so the source need not listen while it sends; it reads once, when it wants the confirmation or
+ * wants to know why its writes fail.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -30,7 +30,8 @@ int return_path_send(QIOChannel *ioc, uint16_t type, const void *data, uint16_t 
 
 /*
  * Read @len bytes. A cancel shuts the channel down, but what the destination had sent before is
- * still in the socket, and may be its confirmation: it must be seen, or the machine would run twice.
+ * still in the socket, and may be its confirmation: it must be seen, or the machine would run
+ * twice.
  */
 static int read_exact(QIOChannel *ioc, uint8_t *buf, size_t len, Error **errp)
 {

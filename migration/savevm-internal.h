@@ -14,8 +14,9 @@
 #define MIG_FILE_MAGIC 0x5145564du      /* "QEVM" */
 #define MIG_FILE_VERSION 3
 /*
- * In place of the magic while a file is being written: only when all of it is on stable storage does
- * the magic take its place, so that what a crash leaves can never be taken for a whole machine.
+ * In place of the magic while a file is being written: only when all of it is on stable storage
+ * does the magic take its place, so that what a crash leaves can never be taken for a whole
+ * machine.
  */
 #define MIG_FILE_INCOMPLETE 0x46697163u
 

@@ -157,7 +157,8 @@ int savevm_setup(MigrationContext *ctx, Error **errp)
             continue;
         }
         put_section_start(f, MIG_SECTION_START, entry);
-        if (entry->handlers->save_setup && entry->handlers->save_setup(entry->opaque, f, errp) < 0) {
+        if (entry->handlers->save_setup &&
+            entry->handlers->save_setup(entry->opaque, f, errp) < 0) {
             return -1;
         }
         put_footer(f, entry);

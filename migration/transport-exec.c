@@ -1,8 +1,8 @@
 /*
  * Transport exec: the standard input (saving) or output (loading) of a command.
  *
- * When saving, the command's exit status is part of the result: a filter that failed did not store the
- * machine. When loading, the stream itself says whether it is whole.
+ * When saving, the command's exit status is part of the result: a filter that failed did not store
+ * the machine. When loading, the stream itself says whether it is whole.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

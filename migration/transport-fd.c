@@ -1,6 +1,6 @@
 /*
- * Transport fd for streams: a socket, pipe or terminal that somebody opened for us. One channel only.
- * A descriptor of a regular file goes the way of files (transport-file.c).
+ * Transport fd for streams: a socket, pipe or terminal that somebody opened for us. One channel
+ * only. A descriptor of a regular file goes the way of files (transport-file.c).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

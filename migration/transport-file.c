@@ -2,9 +2,9 @@
  * Transport file, and fd when the descriptor is a regular file or block device: places in a file
  * instead of a stream.
  *
- * The main channel holds the stream; RAM channels are further open descriptions of the same file, so that
- * one can have O_DIRECT and the other not. When saving is done it is checked that the file is
- * still the one under that name, and as long as what was written: then it is made durable.
+ * The main channel holds the stream; RAM channels are further open descriptions of the same file,
+ * so that one can have O_DIRECT and the other not. When saving is done it is checked that the file
+ * is still the one under that name, and as long as what was written: then it is made durable.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

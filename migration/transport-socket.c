@@ -3,8 +3,8 @@
  *
  * A source connects once for the main channel and once more for each RAM channel. A destination
  * accepts on the loading thread, all clients side by side: which one is the main channel is told
- * by the first four bytes, which are only looked at, so that order does not matter and a client that
- * says nothing holds up nobody.
+ * by the first four bytes, which are only looked at, so that order does not matter and a client
+ * that says nothing holds up nobody.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

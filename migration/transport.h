@@ -38,7 +38,7 @@ struct MigrationChannels {
     char *describe;
     bool incoming;
     bool want_extra;                    /* multifd: more than the main channel will come */
-    int fd;                             /* of an fd: address, owned until a channel takes it; or -1 */
+    int fd; /* of an fd: address, owned until a channel takes it; or -1 */
     int cancel_fd;                      /* an eventfd, readable once shut down */
     QIOChannel *main;                   /* owned */
     void *state;                        /* the transport's own */

@@ -15,8 +15,8 @@
  *     vmstate_register("foo", 0, &vmstate_foo, state, &error_abort);
  *
  * A field that a newer version added says so (the _V macros) and is skipped when an older stream is
- * loaded; a state that is there only sometimes is a subsection with needed(). Names, order and types are
- * the stream format: they never change once released.
+ * loaded; a state that is there only sometimes is a subsection with needed(). Names, order and
+ * types are the stream format: they never change once released.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

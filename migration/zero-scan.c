@@ -1,15 +1,16 @@
 /*
- * Most pages are decided by their first word. To read that word costs next to nothing where the page
- * is mapped for the hardware, and a fault of a microsecond or more where that has yet to be done: under
- * a hypervisor that shadows page tables, the first access to each page of a mapping. Nobody else needs
- * that mapping when pages go out by reference or by O_DIRECT. So there are two ways:
+ * Most pages are decided by their first word. To read that word costs next to nothing where the
+ * page is mapped for the hardware, and a fault of a microsecond or more where that has yet to be
+ * done: under a hypervisor that shadows page tables, the first access to each page of a mapping.
+ * Nobody else needs that mapping when pages go out by reference or by O_DIRECT. So there are two
+ * ways:
  *
  * - touching: read the pages where they are mapped;
- * - asking: let the kernel copy the first words of many pages, and all of those that may be zero, through
- *   its own mapping, with process_vm_readv() of our own process.
+ * - asking: let the kernel copy the first words of many pages, and all of those that may be zero,
+ *   through its own mapping, with process_vm_readv() of our own process.
  *
- * Which of them is cheaper depends on the host and on whether the pages are mapped, and is measured: the
- * way that was cheaper a page is taken, and every now and then the other one, to see.
+ * Which of them is cheaper depends on the host and on whether the pages are mapped, and is
+ * measured: the way that was cheaper a page is taken, and every now and then the other one, to see.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -17,7 +17,8 @@ typedef struct ZeroScan ZeroScan;
 
 /*
  * zero_scan_new:
- * @untouched: nothing else that this process does will read the pages through its own mapping: the kernel
+ * @untouched: nothing else that this process does will read the pages through its own mapping: the
+ * kernel
  *     takes them by reference. Then the scan avoids that as well where it is dear.
  *
  * One thread uses it.
@@ -26,8 +27,8 @@ ZeroScan *zero_scan_new(bool untouched);
 void zero_scan_free(ZeroScan *scan);
 
 /*
- * Look at @n pages of TARGET_PAGE_SIZE bytes from @host on, at most ZERO_SCAN_PAGES: zero[i] becomes
- * whether page i is all zero bytes. As with buffer_is_zero() they may be written meanwhile.
+ * Look at @n pages of TARGET_PAGE_SIZE bytes from @host on, at most ZERO_SCAN_PAGES: zero[i]
+ * becomes whether page i is all zero bytes. As with buffer_is_zero() they may be written meanwhile.
  */
 void zero_scan(ZeroScan *scan, const uint8_t *host, unsigned n, bool *zero);
 

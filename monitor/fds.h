@@ -6,9 +6,9 @@
  *   named    (getfd, closefd)  a name to one descriptor; whoever uses it takes it away. Each monitor
  *            has its own.
  *   fdset    (add-fd, remove-fd, query-fdsets, -add-fd)  a number to several descriptors of the same
- *            file, opened in different ways. /dev/fdset/N names it wherever a file name goes; opening
- *            it gives a duplicate of the descriptor whose access mode and O_DIRECT fit. It goes away
- *            with its last descriptor; duplicates in use live on.
+ *            file, opened in different ways. /dev/fdset/N names it wherever a file name goes;
+ *            opening it gives a duplicate of the descriptor whose access mode and O_DIRECT fit. It
+ *            goes away with its last descriptor; duplicates in use live on.
  *
  * Descriptors on a shelf are owned by it. Named descriptors belong to the main thread; fdset
  * functions may be called from any.
@@ -63,7 +63,8 @@ bool fdset_remove(int64_t id, int fd, Error **errp);
  * @flags: as for open(2); the access mode and O_DIRECT count
  * @errp: where an error goes; when nothing fits it says what is missing
  *
- * An opener for io/fd-resolver.h; any thread. Returns: a new descriptor, close-on-exec, which shares the file offset with the set's; or -1.
+ * An opener for io/fd-resolver.h; any thread. Returns: a new descriptor, close-on-exec, which
+ * shares the file offset with the set's; or -1.
  */
 int fdset_open(int64_t id, int flags, Error **errp);
 

@@ -68,7 +68,8 @@ static int export_all(bool writable, Error **errp)
         struct json_object *info = json_object_array_get_idx(devices, i), *device;
 
         if (json_object_object_get_ex(info, "inserted", NULL) &&
-            json_object_object_get_ex(info, "device", &device) && json_object_get_string_len(device) > 0) {
+            json_object_object_get_ex(info, "device", &device) &&
+            json_object_get_string_len(device) > 0) {
             ret = export_device(json_object_get_string(device), writable, errp);
         }
     }

@@ -25,7 +25,8 @@ static void print_holder(Monitor *mon, const BlockInfo *info)
         monitor_printf(mon, "    I/O status:       %s\n", BlockDeviceIoStatus_str(info->io_status));
     }
     if (info->removable) {
-        monitor_printf(mon, "    Removable device: %slocked, tray closed\n", info->locked ? "" : "not ");
+        monitor_printf(mon, "    Removable device: %slocked, tray closed\n",
+                       info->locked ? "" : "not ");
     }
 }
 
@@ -46,8 +47,8 @@ static void print_node(Monitor *mon, const BlockDeviceInfo *node, bool verbose)
                    node->cache->direct ? ", direct" : "",
                    node->cache->no_flush ? ", ignore flushes" : "");
     if (node->backing_file) {
-        monitor_printf(mon, "    Backing file:     %s (chain depth: %" PRId64 ")\n", node->backing_file,
-                       node->backing_file_depth);
+        monitor_printf(mon, "    Backing file:     %s (chain depth: %" PRId64 ")\n",
+                       node->backing_file, node->backing_file_depth);
     }
     if (node->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF) {
         monitor_printf(mon, "    Detect zeroes:    %s\n",
@@ -59,7 +60,8 @@ static void print_node(Monitor *mon, const BlockDeviceInfo *node, bool verbose)
 }
 
 /* @info: a disk, or NULL for a node alone. */
-static void print_block(Monitor *mon, const BlockInfo *info, const BlockDeviceInfo *node, bool verbose)
+static void print_block(Monitor *mon, const BlockInfo *info, const BlockDeviceInfo *node,
+                        bool verbose)
 {
     if (info && *info->device) {
         monitor_puts(mon, info->device);
@@ -136,14 +138,16 @@ void hmp_info_blockstats(Monitor *mon, HMPArgs *args)
     for (BlockStatsList *s = list; s; s = s->next) {
         const BlockDeviceStats *n = s->value->stats;
 
-        monitor_printf(mon, "%s: rd_bytes=%" PRId64 " wr_bytes=%" PRId64 " rd_operations=%" PRId64
-                       " wr_operations=%" PRId64 " flush_operations=%" PRId64 " wr_total_time_ns=%" PRId64
-                       " rd_total_time_ns=%" PRId64 " flush_total_time_ns=%" PRId64 " rd_merged=%" PRId64
-                       " wr_merged=%" PRId64 " idle_time_ns=%" PRId64 "\n",
-                       *s->value->device ? s->value->device : s->value->qdev, n->rd_bytes, n->wr_bytes,
-                       n->rd_operations, n->wr_operations, n->flush_operations, n->wr_total_time_ns,
-                       n->rd_total_time_ns, n->flush_total_time_ns, n->rd_merged, n->wr_merged,
-                       n->has_idle_time_ns ? n->idle_time_ns : 0);
+        monitor_printf(mon,
+                       "%s: rd_bytes=%" PRId64 " wr_bytes=%" PRId64 " rd_operations=%" PRId64
+                       " wr_operations=%" PRId64 " flush_operations=%" PRId64
+                       " wr_total_time_ns=%" PRId64 " rd_total_time_ns=%" PRId64
+                       " flush_total_time_ns=%" PRId64 " rd_merged=%" PRId64 " wr_merged=%" PRId64
+                       " idle_time_ns=%" PRId64 "\n",
+                       *s->value->device ? s->value->device : s->value->qdev, n->rd_bytes,
+                       n->wr_bytes, n->rd_operations, n->wr_operations, n->flush_operations,
+                       n->wr_total_time_ns, n->rd_total_time_ns, n->flush_total_time_ns,
+                       n->rd_merged, n->wr_merged, n->has_idle_time_ns ? n->idle_time_ns : 0);
     }
     qapi_free_BlockStatsList(list);
     hmp_handle_error(mon, err);
@@ -176,7 +180,8 @@ void hmp_block_resize(Monitor *mon, HMPArgs *args)
     bool is_drive = blk_by_name(name) != NULL;
     Error *err = NULL;
 
-    qmp_block_resize(is_drive ? name : NULL, is_drive ? NULL : name, hmp_int(args, "size", 0), &err);
+    qmp_block_resize(is_drive ? name : NULL, is_drive ? NULL : name, hmp_int(args, "size", 0),
+                     &err);
     hmp_handle_error(mon, err);
 }
 
@@ -191,8 +196,8 @@ static BlockBackend *disk_of_device(const char *id)
 }
 
 /*
- * Who makes the requests: the device's own holder of the disk where there is one, as it does not let others
- * write; else one of this command alone. A reference; NULL with @errp set.
+ * Who makes the requests: the device's own holder of the disk where there is one, as it does not
+ * let others write; else one of this command alone. A reference; NULL with @errp set.
  */
 static BlockBackend *holder_for_io(const char *name, bool is_device, Error **errp)
 {
@@ -200,7 +205,8 @@ static BlockBackend *holder_for_io(const char *name, bool is_device, Error **err
     BlockDriverState *bs;
 
     if (is_device && !blk) {
-        error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND, "Device '%s' has no disk, or does not exist", name);
+        error_set(errp, ERROR_CLASS_DEVICE_NOT_FOUND, "Device '%s' has no disk, or does not exist",
+                  name);
         return NULL;
     }
     if (blk && blk_get_attached_dev(blk)) {

@@ -1,6 +1,6 @@
 /*
- * From a line to a handler's call: words choose a command from the table and its sub-tables, the rest
- * is parsed by the command's list of argument types.
+ * From a line to a handler's call: words choose a command from the table and its sub-tables, the
+ * rest is parsed by the command's list of argument types.
  *
  * Completion walks the same path and offers what could stand at the cursor: commands, or what the
  * argument's type allows.

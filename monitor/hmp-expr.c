@@ -1,6 +1,6 @@
 /*
- * A recursive descent over the grammar in the header, one function per level. Depth is limited, since
- * a line may hold thousands of brackets.
+ * A recursive descent over the grammar in the header, one function per level. Depth is limited,
+ * since a line may hold thousands of brackets.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

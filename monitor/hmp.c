@@ -1,6 +1,6 @@
 /*
- * The human monitor on a terminal: prompt, line editing, banner; and human-monitor-command, which is
- * the same without a terminal.
+ * The human monitor on a terminal: prompt, line editing, banner; and human-monitor-command, which
+ * is the same without a terminal.
  *
  * While a command has the monitor held (a migration that is waited for), no input is read; it stays
  * with the device and is used when the prompt comes back.

@@ -2,8 +2,8 @@
  * The human monitor: its table of commands, and how a line becomes a call.
  *
  * A handler gets its arguments parsed (monitor/hmp-args.h), builds a QMP command's arguments from
- * them, calls that command's handler and prints what it returns. It has no other means to change the
- * machine. Handlers run on the main thread under the big lock; monitor_cur() is @mon.
+ * them, calls that command's handler and prints what it returns. It has no other means to change
+ * the machine. Handlers run on the main thread under the big lock; monitor_cur() is @mon.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -69,8 +69,8 @@ void json_lexer_skip_line(JSONLexer *lexer);
 JSONTokenType json_lexer_feed(JSONLexer *lexer, char byte, bool *consumed);
 
 /*
- * Eat what cannot end a token, at the beginning of @data, many bytes at a time: text within a string
- * and input that is skipped. Returns how many of @size bytes that is, maybe 0.
+ * Eat what cannot end a token, at the beginning of @data, many bytes at a time: text within a
+ * string and input that is skipped. Returns how many of @size bytes that is, maybe 0.
  */
 size_t json_lexer_feed_run(JSONLexer *lexer, const char *data, size_t size);
 

@@ -29,8 +29,9 @@ typedef struct MonitorOps {
     /* The terminal is ours again after another had it; may be NULL. */
     void (*mux_in)(Monitor *mon);
     /*
-     * Use some of the input: at least one byte, at most @size, and no more than one command. Returns
-     * the number of bytes used. Not called while input is held (see suspend) or output is behind.
+     * Use some of the input: at least one byte, at most @size, and no more than one command.
+     * Returns the number of bytes used. Not called while input is held (see suspend) or output is
+     * behind.
      */
     size_t (*input)(Monitor *mon, const char *data, size_t size);
     /* The last hold was released; may be NULL. */
@@ -68,7 +69,8 @@ extern GPtrArray *monitor_list;
 extern Mutex monitor_list_lock;
 
 /* Make @mon (zeroed) ready; with @chr its device is attached too. */
-bool monitor_data_init(Monitor *mon, const MonitorOps *ops, bool is_qmp, Chardev *chr, Error **errp);
+bool monitor_data_init(Monitor *mon, const MonitorOps *ops, bool is_qmp, Chardev *chr,
+                       Error **errp);
 void monitor_data_destroy(Monitor *mon);
 /* Let the device's events come, and begin the session if its client is there already. */
 void monitor_start(Monitor *mon);

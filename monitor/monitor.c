@@ -2,11 +2,11 @@
  * What all monitors have in common: input, output, and who is current.
  *
  * One function, monitor_pump(), moves everything along; it runs from the main loop and never from
- * within a command, so that a client that disconnects cannot pull the session from under the command
- * that is writing to it. Whatever may give it work (input arrived, output was appended, the client
- * reads again, a held monitor was released) posts it. It uses one command's worth of input per call
- * and posts itself again for the rest: a client with ten thousand pipelined commands takes turns with
- * the rest of the machine.
+ * within a command, so that a client that disconnects cannot pull the session from under the
+ * command that is writing to it. Whatever may give it work (input arrived, output was appended, the
+ * client reads again, a held monitor was released) posts it. It uses one command's worth of input
+ * per call and posts itself again for the rest: a client with ten thousand pipelined commands takes
+ * turns with the rest of the machine.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -135,8 +135,8 @@ static size_t out_peek(Monitor *mon, uint8_t *buf, size_t size)
 }
 
 /*
- * Write what the device takes. No lock is held meanwhile: a device that finds its client gone says so
- * from within the call, and the session ends right there.
+ * Write what the device takes. No lock is held meanwhile: a device that finds its client gone says
+ * so from within the call, and the session ends right there.
  */
 static void out_flush(Monitor *mon)
 {

@@ -3,8 +3,8 @@
  * between.
  *
  * A command is executed as soon as its last byte has arrived and its reply appended before anything
- * more of the input is looked at. So replies come in the order of commands, and the queue of pipelined
- * commands is the input that was not read yet: it is bounded by being left in the socket.
+ * more of the input is looked at. So replies come in the order of commands, and the queue of
+ * pipelined commands is the input that was not read yet: it is bounded by being left in the socket.
  *
  * Events may come from any thread and go straight into the output of every session that is past
  * negotiation; between two messages, never into one, since messages are appended whole.

@@ -1,9 +1,10 @@
 /*
  * Line editing for a terminal on the other side of a byte stream.
  *
- * Keys: those of Emacs and of a PC keyboard. Left, right, Home, End, Delete, Backspace, Ctrl-A, B, D,
- * E, F, H, K, U, W move and delete; up, down, Ctrl-P and N walk the history; Tab completes; Ctrl-C
- * drops the line; Return (CR or LF) takes it. UTF-8 passes through; the cursor moves by characters.
+ * Keys: those of Emacs and of a PC keyboard. Left, right, Home, End, Delete, Backspace, Ctrl-A, B,
+ * D, E, F, H, K, U, W move and delete; up, down, Ctrl-P and N walk the history; Tab completes;
+ * Ctrl-C drops the line; Return (CR or LF) takes it. UTF-8 passes through; the cursor moves by
+ * characters.
  *
  * Lines are at most READLINE_MAX_BYTES long, more input rings the bell. The history keeps the last
  * READLINE_HISTORY lines, none twice.

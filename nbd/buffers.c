@@ -1,5 +1,6 @@
 /*
- * Buffers for the data of requests. What was freed last is handed out first: it is still in the caches.
+ * Buffers for the data of requests. What was freed last is handed out first: it is still in the
+ * caches.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,8 +1,9 @@
 /*
- * Buffers for the data of requests, kept for the next one of about the same length while they are warm.
+ * Buffers for the data of requests, kept for the next one of about the same length while they are
+ * warm.
  *
- * A pool belongs to one connection and is used in its context only. Buffers are aligned to pages. Zeroed
- * memory is an empty pool.
+ * A pool belongs to one connection and is used in its context only. Buffers are aligned to pages.
+ * Zeroed memory is an empty pool.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * The life of a connection: handshake in the main context, transmission in the context that serves its
- * export, and the end back in the main thread.
+ * The life of a connection: handshake in the main context, transmission in the context that serves
+ * its export, and the end back in the main thread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,7 +32,10 @@ void nbd_client_progress(NbdClient *c)
 {
     if (c->receiver_waits) {
         c->receiver_waits = false;
-        /* From the loop, not at once: it may end, and the client with it, while our caller still uses it. */
+        /*
+         * From the loop, not at once: it may end, and the client with it, while our caller still
+         * uses it.
+         */
         aio_co_schedule(c->ctx, c->receiver);
     }
 }

@@ -1,14 +1,16 @@
 /*
  * A connection: its state, its two directions, and the work that is under way for it.
  *
- * Inside of nbd/ only. A connection begins in the main context, where it shakes hands, and then moves to
- * the context that serves its export (client->ctx) for good. Everything is touched in its context alone,
- * with these exceptions: `in_server` and `exp` are changed by the main thread while the connection is
- * there or gone; nbd_client_disconnect() is called by the main thread at any time.
+ * Inside of nbd/ only. A connection begins in the main context, where it shakes hands, and then
+ * moves to the context that serves its export (client->ctx) for good. Everything is touched in its
+ * context alone, with these exceptions: `in_server` and `exp` are changed by the main thread while
+ * the connection is there or gone; nbd_client_disconnect() is called by the main thread at any
+ * time.
  *
- * Two coroutines at most wait for the socket: the receiver, which lives as long as the connection, and a
- * sender while the socket is full. Each request is a coroutine of its own and never waits for the socket:
- * it leaves its reply in the queue. So nothing that a drain of the node waits for depends on a client.
+ * Two coroutines at most wait for the socket: the receiver, which lives as long as the connection,
+ * and a sender while the socket is full. Each request is a coroutine of its own and never waits for
+ * the socket: it leaves its reply in the queue. So nothing that a drain of the node waits for
+ * depends on a client.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -28,8 +30,8 @@
 /* Memory for their data. One request always goes. */
 #define NBD_MAX_IN_FLIGHT_BYTES (UINT64_C(64) << 20)
 /*
- * Replies that wait for the socket. Beyond that no more requests are taken: a client that reads slowly gains
- * nothing from replies that wait, and the processor's caches lose.
+ * Replies that wait for the socket. Beyond that no more requests are taken: a client that reads
+ * slowly gains nothing from replies that wait, and the processor's caches lose.
  */
 #define NBD_MAX_QUEUED_BYTES (UINT64_C(1) << 20)
 /* Bytes that are read before they are needed. */
@@ -55,7 +57,7 @@ struct NbdWork {
     NbdRequest req;
     NbdBuffer buf;                      /* payload of the request, or data of the reply */
     uint64_t charged;                   /* bytes that count as in flight */
-    uint64_t file_offset, file_bytes;   /* of the export, to be sent from the page cache after iov */
+    uint64_t file_offset, file_bytes; /* of the export, to be sent from the page cache after iov */
 
     NbdWork *next;                      /* in the queue of replies, or of spare ones */
     struct iovec *iov;                  /* what is to be sent */
@@ -120,7 +122,9 @@ void nbd_client_progress(NbdClient *c);
 /* A line for people who watch; printf. */
 void nbd_client_log(NbdClient *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
-/* server.c, for client.c: the context that will serve @c, as it has chosen its export. Main thread. */
+/*
+ * server.c, for client.c: the context that will serve @c, as it has chosen its export. Main thread.
+ */
 AioContext *nbd_server_place_client(NbdClient *c);
 /* The receiver has ended: forget and free it. Main thread. */
 void nbd_server_client_gone(NbdClient *c);
@@ -138,7 +142,10 @@ bool coroutine_fn nbd_handshake(NbdClient *c);
 /* transmission.c: serves requests until the client goes. */
 void coroutine_fn nbd_transmission(NbdClient *c);
 
-/* receive.c. All: 1; 0 when the client closed before the first byte; -1 when it is broken or cut short. */
+/*
+ * receive.c. All: 1; 0 when the client closed before the first byte; -1 when it is broken or cut
+ * short.
+ */
 int coroutine_fn nbd_receive(NbdClient *c, void *buf, size_t len);
 int coroutine_fn nbd_receive_skip(NbdClient *c, uint64_t len);
 /* @len bytes in one piece, at most NBD_PEEK_MAX_BYTES; valid until the next call. */

@@ -42,7 +42,8 @@ NbdExport *nbd_export_find(const char *name, size_t len)
 
 uint16_t nbd_export_flags(const NbdExport *exp)
 {
-    uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
+    uint16_t flags =
+        NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
 
     if (exp->common.writable) {
         flags |= NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
@@ -64,21 +65,27 @@ void nbd_export_block_sizes(const NbdExport *exp, uint32_t *minimum, uint32_t *p
                             uint32_t *maximum)
 {
     *minimum = 1;
-    *preferred = CLAMP(blk_get_request_alignment(exp->common.blk), PREFERRED_MIN_BYTES, NBD_MAX_DATA_BYTES);
+    *preferred = CLAMP(blk_get_request_alignment(exp->common.blk), PREFERRED_MIN_BYTES,
+                       NBD_MAX_DATA_BYTES);
     *maximum = NBD_MAX_DATA_BYTES;
 }
 
-/* Bitmaps --------------------------------------------------------------------------------------------- */
+/*
+ * Bitmaps
+ * ---------------------------------------------------------------------------------------------
+ */
 
 /* In the node or, through filters and backing files, below it. */
-static BdrvDirtyBitmap *find_bitmap(const NbdExport *exp, const BlockDirtyBitmapOrStr *which, Error **errp)
+static BdrvDirtyBitmap *find_bitmap(const NbdExport *exp, const BlockDirtyBitmapOrStr *which,
+                                    Error **errp)
 {
     BdrvDirtyBitmap *bitmap = NULL;
     const char *name;
 
     if (which->type == QTYPE_QSTRING) {
         name = which->u.local;
-        for (BlockDriverState *bs = blk_bs(exp->common.blk); bs && !bitmap; bs = bdrv_filter_or_cow_bs(bs)) {
+        for (BlockDriverState *bs = blk_bs(exp->common.blk); bs && !bitmap;
+             bs = bdrv_filter_or_cow_bs(bs)) {
             bitmap = bdrv_find_dirty_bitmap(bs, name);
         }
     } else {
@@ -131,7 +138,10 @@ static int add_bitmap(NbdExport *exp, const BlockDirtyBitmapOrStr *which, Error 
     return 0;
 }
 
-/* Life ------------------------------------------------------------------------------------------------ */
+/*
+ * Life
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void export_destroy(BlockExport *common)
 {
@@ -153,7 +163,8 @@ static int check_text(const char *what, const char *text, Error **errp)
     NbdString s = { .text = text, .len = strlen(text) };
 
     if (s.len > NBD_STRING_MAX_BYTES) {
-        error_setg(errp, "export %s too long: it has more than %d bytes", what, NBD_STRING_MAX_BYTES);
+        error_setg(errp, "export %s too long: it has more than %d bytes", what,
+                   NBD_STRING_MAX_BYTES);
         return -1;
     }
     if (!nbd_string_is_valid(s)) {

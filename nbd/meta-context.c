@@ -17,10 +17,16 @@
 #define ALLOCATION_DEPTH "qemu:allocation-depth"
 #define DIRTY_BITMAP "qemu:dirty-bitmap:"
 
-/* Questions to the block layer for one reply; each may be long, and the client asks again for the rest. */
+/*
+ * Questions to the block layer for one reply; each may be long, and the client asks again for the
+ * rest.
+ */
 #define STEPS_MAX 8192
 
-/* Names and selection --------------------------------------------------------------------------------- */
+/*
+ * Names and selection
+ * ---------------------------------------------------------------------------------
+ */
 
 void nbd_meta_clear(NbdMeta *meta)
 {
@@ -115,7 +121,10 @@ void nbd_meta_query(NbdMeta *meta, const NbdExport *exp, const char *query, size
     }
 }
 
-/* Extents --------------------------------------------------------------------------------------------- */
+/*
+ * Extents
+ * ---------------------------------------------------------------------------------------------
+ */
 
 /* Only data surely has its place: a hole that was none costs nobody anything. */
 static uint32_t allocation_flags(int status)
@@ -125,12 +134,13 @@ static uint32_t allocation_flags(int status)
 }
 
 /* One extent of a context that the block layer knows. */
-static int coroutine_fn block_extent(const NbdExport *exp, uint32_t id, uint64_t offset, uint64_t length,
-                                     NbdExtent *extent)
+static int coroutine_fn block_extent(const NbdExport *exp, uint32_t id, uint64_t offset,
+                                     uint64_t length, NbdExtent *extent)
 {
     int64_t n = 0;
     int depth = 0;
-    int status = blk_co_block_status_above(exp->common.blk, NULL, offset, length, &n, NULL, NULL, &depth);
+    int status =
+        blk_co_block_status_above(exp->common.blk, NULL, offset, length, &n, NULL, NULL, &depth);
 
     if (status < 0) {
         return status;
@@ -151,7 +161,10 @@ static int bitmap_extent(const NbdExport *exp, uint32_t id, uint64_t offset, uin
     bool dirty;
 
     if (offset >= (uint64_t)bdrv_dirty_bitmap_size(bitmap)) {
-        /* The node grew, or the bitmap is of a shorter node below: nothing is known, so all may differ. */
+        /*
+         * The node grew, or the bitmap is of a shorter node below: nothing is known, so all may
+         * differ.
+         */
         *extent = (NbdExtent) { .length = length, .flags = NBD_STATE_DIRTY };
         return 0;
     }
@@ -159,12 +172,13 @@ static int bitmap_extent(const NbdExport *exp, uint32_t id, uint64_t offset, uin
     if (n <= 0) {
         return -EIO;
     }
-    *extent = (NbdExtent) { .length = MIN((uint64_t)n, length), .flags = dirty ? NBD_STATE_DIRTY : 0 };
+    *extent = (NbdExtent) { .length = MIN((uint64_t)n, length),
+                            .flags = dirty ? NBD_STATE_DIRTY : 0 };
     return 0;
 }
 
-int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t offset, uint64_t length,
-                                 NbdExtent *extents, unsigned max)
+int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t offset,
+                                 uint64_t length, NbdExtent *extents, unsigned max)
 {
     unsigned n = 0;
 
@@ -174,7 +188,9 @@ int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t off
                                               : block_extent(exp, id, offset, length, &next);
 
         if (ret < 0) {
-            /* What came before is known; the client hears of the error when it asks from there on. */
+            /*
+             * What came before is known; the client hears of the error when it asks from there on.
+             */
             return n > 0 ? (int)n : ret;
         }
         if (n > 0 && extents[n - 1].flags == next.flags) {

@@ -58,11 +58,11 @@ typedef struct NbdExtent {
  * @offset, @length: the range, inside the export and not empty
  * @extents: room for @max of them
  *
- * Store what there is from @offset on: neighbours differ, and all together are no longer than @length;
- * they are shorter when there is no room, or when it takes too long.
- * Returns: how many extents, at least 1, or a negative errno. Any context.
+ * Store what there is from @offset on: neighbours differ, and all together are no longer than
+ * @length; they are shorter when there is no room, or when it takes too long. Returns: how many
+ * extents, at least 1, or a negative errno. Any context.
  */
-int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t offset, uint64_t length,
-                                 NbdExtent *extents, unsigned max);
+int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t offset,
+                                 uint64_t length, NbdExtent *extents, unsigned max);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * The handshake: greeting, then options until the client has chosen an export.
  *
- * An option's data is read as a whole, in bounded memory, before anything looks at it; then its handler
- * replies. Text in error replies tells the client's user what was wrong. Runs in the main context, as
- * exports belong to the main thread; the client's deadline is watched by client.c.
+ * An option's data is read as a whole, in bounded memory, before anything looks at it; then its
+ * handler replies. Text in error replies tells the client's user what was wrong. Runs in the main
+ * context, as exports belong to the main thread; the client's deadline is watched by client.c.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,7 +16,9 @@
 #include "nbd/server.h"
 #include "util/bswap.h"
 
-/* Data of an option that is looked at; longer ones are skipped and refused, or end the connection. */
+/*
+ * Data of an option that is looked at; longer ones are skipped and refused, or end the connection.
+ */
 #define OPTION_MAX_BYTES (64 * 1024)
 #define OPTION_SKIP_MAX_BYTES (1024 * 1024)
 
@@ -33,10 +35,13 @@ typedef struct Option {
     const uint8_t *data;
 } Option;
 
-/* Replies --------------------------------------------------------------------------------------------- */
+/*
+ * Replies
+ * ---------------------------------------------------------------------------------------------
+ */
 
-static Step coroutine_fn reply_parts(NbdClient *c, uint32_t option, uint32_t type, struct iovec *parts,
-                                     unsigned n)
+static Step coroutine_fn reply_parts(NbdClient *c, uint32_t option, uint32_t type,
+                                     struct iovec *parts, unsigned n)
 {
     uint8_t head[NBD_OPTION_REPLY_BYTES];
     struct iovec iov[4] = { { .iov_base = head, .iov_len = sizeof(head) } };
@@ -85,9 +90,14 @@ static Step coroutine_fn reply_info(NbdClient *c, uint32_t option, uint16_t type
     return reply_parts(c, option, NBD_REP_INFO, parts, 2);
 }
 
-/* Choosing an export ---------------------------------------------------------------------------------- */
+/*
+ * Choosing an export
+ * ----------------------------------------------------------------------------------
+ */
 
-/* Transmission flags as they are for this connection. @go: it begins now, and its contexts count. */
+/*
+ * Transmission flags as they are for this connection. @go: it begins now, and its contexts count.
+ */
 static uint16_t flags_for(const NbdClient *c, const NbdExport *exp, bool go)
 {
     uint16_t flags = nbd_export_flags(exp);
@@ -159,7 +169,8 @@ static void facts_find(Facts *f, const NbdClient *c, const NbdExport *exp, bool 
     nbd_export_block_sizes(exp, &f->minimum, &f->preferred, &f->maximum);
 }
 
-static Step coroutine_fn send_facts(NbdClient *c, const Option *o, const NbdInfoData *info, const Facts *f)
+static Step coroutine_fn send_facts(NbdClient *c, const Option *o, const NbdInfoData *info,
+                                    const Facts *f)
 {
     uint8_t export[10], sizes[12];
     Step step = STEP_NEXT;
@@ -173,7 +184,8 @@ static Step coroutine_fn send_facts(NbdClient *c, const Option *o, const NbdInfo
         step = reply_info(c, o->option, NBD_INFO_NAME, f->name, strlen(f->name));
     }
     if (step == STEP_NEXT && info->wants_description && f->description) {
-        step = reply_info(c, o->option, NBD_INFO_DESCRIPTION, f->description, strlen(f->description));
+        step =
+            reply_info(c, o->option, NBD_INFO_DESCRIPTION, f->description, strlen(f->description));
     }
     if (step == STEP_NEXT) {
         step = reply_info(c, o->option, NBD_INFO_BLOCK_SIZE, sizes, sizeof(sizes));
@@ -213,7 +225,10 @@ static Step coroutine_fn do_info(NbdClient *c, const Option *o)
     return step == STEP_NEXT && go ? STEP_TRANSMIT : step;
 }
 
-/* The other options ----------------------------------------------------------------------------------- */
+/*
+ * The other options
+ * -----------------------------------------------------------------------------------
+ */
 
 static Step coroutine_fn do_abort(NbdClient *c, const Option *o)
 {
@@ -258,7 +273,8 @@ static Step coroutine_fn do_starttls(NbdClient *c, const Option *o)
 static Step coroutine_fn do_structured_reply(NbdClient *c, const Option *o)
 {
     if (c->terms.mode == NBD_MODE_EXTENDED) {
-        return reply_error(c, o->option, NBD_REP_ERR_EXT_HEADER_REQD, "extended headers were negotiated");
+        return reply_error(c, o->option, NBD_REP_ERR_EXT_HEADER_REQD,
+                           "extended headers were negotiated");
     }
     if (c->terms.mode == NBD_MODE_STRUCTURED) {
         return reply_invalid(c, o, "structured replies were negotiated already");
@@ -276,7 +292,8 @@ static Step coroutine_fn do_extended_headers(NbdClient *c, const Option *o)
     return reply(c, o->option, NBD_REP_ACK);
 }
 
-static Step coroutine_fn send_contexts(NbdClient *c, const Option *o, const uint32_t *ids, GPtrArray *names)
+static Step coroutine_fn send_contexts(NbdClient *c, const Option *o, const uint32_t *ids,
+                                       GPtrArray *names)
 {
     bool set = o->option == NBD_OPT_SET_META_CONTEXT;
     Step step = STEP_NEXT;
@@ -285,7 +302,8 @@ static Step coroutine_fn send_contexts(NbdClient *c, const Option *o, const uint
         char *name = g_ptr_array_index(names, i);
         uint8_t id[4];
         struct iovec parts[2] = {
-            { .iov_base = id, .iov_len = sizeof(id) }, { .iov_base = name, .iov_len = strlen(name) },
+            { .iov_base = id, .iov_len = sizeof(id) },
+            { .iov_base = name, .iov_len = strlen(name) },
         };
 
         stl_be_p(id, set ? ids[i] : 0);
@@ -338,7 +356,10 @@ static Step coroutine_fn do_meta_context(NbdClient *c, const Option *o)
     return step;
 }
 
-/* The phase ------------------------------------------------------------------------------------------- */
+/*
+ * The phase
+ * -------------------------------------------------------------------------------------------
+ */
 
 typedef struct OptionRules {
     uint32_t option;

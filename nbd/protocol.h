@@ -1,8 +1,8 @@
 /*
  * The NBD protocol: the bytes on the wire and the numbers in them.
  *
- * All integers are big-endian. Strings have a length, no terminator, and are at most 4096 bytes of UTF-8.
- * Offsets in the tables count from the beginning of each message.
+ * All integers are big-endian. Strings have a length, no terminator, and are at most 4096 bytes of
+ * UTF-8. Offsets in the tables count from the beginning of each message.
  *
  * Handshake (fixed newstyle)
  *
@@ -19,8 +19,8 @@
  *             16  .  data                                16  4  length of data
  *                                                        20  .  data; of an error: text
  *
- *     EXPORT_NAME alone has no such reply: size (8), transmission flags (2) and, without NO_ZEROES, 124
- *     zero bytes; or the connection ends.
+ *     EXPORT_NAME alone has no such reply: size (8), transmission flags (2) and, without NO_ZEROES,
+ *     124 zero bytes; or the connection ends.
  *
  *     data of INFO, GO:            0  4  n: length of the name
  *                                  4  n  name
@@ -63,8 +63,8 @@
  *                        ERROR             error (4), text length (2), text
  *                        ERROR_OFFSET      error (4), text length (2), text, offset (8)
  *
- * The cookie is the client's and comes back as it was. A request may have many chunks; the last one has
- * the flag DONE. Chunks of different requests may be mixed.
+ * The cookie is the client's and comes back as it was. A request may have many chunks; the last one
+ * has the flag DONE. Chunks of different requests may be mixed.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

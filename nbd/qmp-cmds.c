@@ -59,7 +59,8 @@ void qmp_nbd_server_add(NbdServerAddOptions *arg, Error **errp)
     block_export_add(&opts, BLK_PERM_ALL, errp);
 }
 
-void qmp_nbd_server_remove(const char *name, bool has_mode, BlockExportRemoveMode mode, Error **errp)
+void qmp_nbd_server_remove(const char *name, bool has_mode, BlockExportRemoveMode mode,
+                           Error **errp)
 {
     NbdExport *exp;
 

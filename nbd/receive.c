@@ -1,12 +1,12 @@
 /*
  * Receiving: headers come in batches, payloads go straight to where they are needed.
  *
- * What a system call brings beyond what was asked for lies in client->ahead. A long payload is read past
- * it into its own buffer, with as much room behind it as the next header needs; small ones are copied out of
- * what was read ahead.
+ * What a system call brings beyond what was asked for lies in client->ahead. A long payload is read
+ * past it into its own buffer, with as much room behind it as the next header needs; small ones are
+ * copied out of what was read ahead.
  *
- * A receiver that finds much work in what it has must not keep the thread from others: after a share of
- * requests or bytes it goes to the end of the queue.
+ * A receiver that finds much work in what it has must not keep the thread from others: after a
+ * share of requests or bytes it goes to the end of the queue.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,8 +1,9 @@
 /*
  * Replies: the bytes that go before, between and instead of data, as the connection agreed on them.
  *
- * With simple headers a reply is a number and, for a READ that succeeded, the data. With structured ones
- * READ and BLOCK_STATUS are answered by chunks and errors carry a text; with extended ones everything is.
+ * With simple headers a reply is a number and, for a READ that succeeded, the data. With structured
+ * ones READ and BLOCK_STATUS are answered by chunks and errors carry a text; with extended ones
+ * everything is.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -47,7 +48,8 @@ void nbd_reply_done(NbdWork *w)
     NbdMode mode = w->client->terms.mode;
     size_t len;
 
-    if (mode == NBD_MODE_EXTENDED || (mode == NBD_MODE_STRUCTURED && w->req.command == NBD_CMD_READ)) {
+    if (mode == NBD_MODE_EXTENDED ||
+        (mode == NBD_MODE_STRUCTURED && w->req.command == NBD_CMD_READ)) {
         len = nbd_put_chunk(w->local_head, w, NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_NONE, 0);
     } else {
         len = put_simple(w->local_head, w, NBD_SUCCESS);
@@ -81,7 +83,8 @@ void nbd_reply_errno(NbdWork *w, int err, const char *why)
 }
 
 /* Header and offset of a chunk of data. */
-static size_t put_data_chunk(uint8_t *p, const NbdWork *w, uint16_t flags, uint64_t offset, uint32_t length)
+static size_t put_data_chunk(uint8_t *p, const NbdWork *w, uint16_t flags, uint64_t offset,
+                             uint32_t length)
 {
     size_t len = nbd_put_chunk(p, w, flags, NBD_REPLY_TYPE_OFFSET_DATA, 8 + (uint64_t)length);
 
@@ -89,7 +92,8 @@ static size_t put_data_chunk(uint8_t *p, const NbdWork *w, uint16_t flags, uint6
     return len + 8;
 }
 
-static size_t put_hole_chunk(uint8_t *p, const NbdWork *w, uint16_t flags, uint64_t offset, uint32_t length)
+static size_t put_hole_chunk(uint8_t *p, const NbdWork *w, uint16_t flags, uint64_t offset,
+                             uint32_t length)
 {
     size_t len = nbd_put_chunk(p, w, flags, NBD_REPLY_TYPE_OFFSET_HOLE, 12);
 

@@ -1,6 +1,6 @@
 /*
- * Validation of requests. For each command a row of a table says which flags it may carry, what of the
- * length and offset matters, and which error a range beyond the end gives.
+ * Validation of requests. For each command a row of a table says which flags it may carry, what of
+ * the length and offset matters, and which error a range beyond the end gives.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -25,13 +25,15 @@ static const CommandRules rules[] = {
         .name = "READ", .flags = NBD_CMD_FLAG_DF, .range = true, .data = true, .beyond = NBD_EINVAL,
     },
     [NBD_CMD_WRITE] = {
-        .name = "WRITE", .flags = NBD_CMD_FLAG_PAYLOAD_LEN, .writes = true, .range = true, .data = true,
+        .name = "WRITE", .flags = NBD_CMD_FLAG_PAYLOAD_LEN, .writes = true, .range = true,
+        .data = true,
         .beyond = NBD_ENOSPC,
     },
     [NBD_CMD_DISC] = { .name = "DISC" },
     [NBD_CMD_FLUSH] = { .name = "FLUSH", .needs = NBD_FLAG_SEND_FLUSH },
     [NBD_CMD_TRIM] = {
-        .name = "TRIM", .needs = NBD_FLAG_SEND_TRIM, .writes = true, .range = true, .beyond = NBD_EINVAL,
+        .name = "TRIM", .needs = NBD_FLAG_SEND_TRIM, .writes = true, .range = true,
+        .beyond = NBD_EINVAL,
     },
     [NBD_CMD_CACHE] = { .name = "CACHE", .range = true, .beyond = NBD_EINVAL },
     [NBD_CMD_WRITE_ZEROES] = {
@@ -39,7 +41,8 @@ static const CommandRules rules[] = {
         .needs = NBD_FLAG_SEND_WRITE_ZEROES, .writes = true, .range = true, .beyond = NBD_ENOSPC,
     },
     [NBD_CMD_BLOCK_STATUS] = {
-        .name = "BLOCK_STATUS", .flags = NBD_CMD_FLAG_REQ_ONE | NBD_CMD_FLAG_PAYLOAD_LEN, .range = true,
+        .name = "BLOCK_STATUS", .flags = NBD_CMD_FLAG_REQ_ONE | NBD_CMD_FLAG_PAYLOAD_LEN,
+        .range = true,
         .beyond = NBD_EINVAL,
     },
 };
@@ -130,7 +133,8 @@ static NbdVerdict check_status(const NbdRequest *req, const NbdTerms *terms, uin
         return refuse(NBD_EINVAL, "no metadata context was selected", error, why);
     }
     if (has_status_payload(req)) {
-        if (req->payload < 8 || (req->payload - 8) % 4 != 0 || (req->payload - 8) / 4 > NBD_MAX_STATUS_IDS) {
+        if (req->payload < 8 || (req->payload - 8) % 4 != 0 ||
+            (req->payload - 8) / 4 > NBD_MAX_STATUS_IDS) {
             return refuse(NBD_EINVAL, "the payload has a wrong length", error, why);
         }
         return NBD_DO;
@@ -142,7 +146,8 @@ static NbdVerdict check_status(const NbdRequest *req, const NbdTerms *terms, uin
 }
 
 /* All that does not depend on whether there is a payload. */
-static NbdVerdict check(const NbdRequest *req, const NbdTerms *terms, uint32_t *error, const char **why)
+static NbdVerdict check(const NbdRequest *req, const NbdTerms *terms, uint32_t *error,
+                        const char **why)
 {
     const CommandRules *r = rules_of(req->command);
     NbdVerdict verdict;
@@ -205,9 +210,10 @@ static bool is_one_of(uint32_t id, const uint32_t *ids, unsigned n)
     return false;
 }
 
-NbdVerdict nbd_status_payload_validate(NbdRequest *req, const uint8_t *payload, const NbdTerms *terms,
-                                       const uint32_t *known, unsigned n_known, uint32_t *ids,
-                                       unsigned *n_ids, uint32_t *error, const char **why)
+NbdVerdict nbd_status_payload_validate(NbdRequest *req, const uint8_t *payload,
+                                       const NbdTerms *terms, const uint32_t *known,
+                                       unsigned n_known, uint32_t *ids, unsigned *n_ids,
+                                       uint32_t *error, const char **why)
 {
     unsigned n = (req->payload - 8) / 4;
 

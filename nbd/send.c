@@ -1,12 +1,12 @@
 /*
  * Sending: many replies in one system call.
  *
- * Replies wait in a queue. While the receiver works through what it has read (client->gathering), they
- * gather until it is about to wait; else a call for later sends what the completions of one turn of the
- * loop have left. A lone reply, and much data, go at once.
+ * Replies wait in a queue. While the receiver works through what it has read (client->gathering),
+ * they gather until it is about to wait; else a call for later sends what the completions of one
+ * turn of the loop have left. A lone reply, and much data, go at once.
  *
- * When the socket is full a sender coroutine takes over and waits for it; until it is done, replies only
- * join the queue.
+ * When the socket is full a sender coroutine takes over and waits for it; until it is done, replies
+ * only join the queue.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -138,8 +138,8 @@ static Sent send_queue(NbdClient *c)
 }
 
 /*
- * The pages have gone, or the node is drained: read a piece of what is to come into memory. The header is
- * out, so that a failure cannot be told any more but by ending the connection.
+ * The pages have gone, or the node is drained: read a piece of what is to come into memory. The
+ * header is out, so that a failure cannot be told any more but by ending the connection.
  */
 static void coroutine_fn read_piece(NbdClient *c)
 {

@@ -1,8 +1,8 @@
 /*
  * Listening, connections, and the threads that serve them.
  *
- * At the limit of connections the server stops accepting: who comes then waits in the backlog of the
- * listening socket until somebody leaves.
+ * At the limit of connections the server stops accepting: who comes then waits in the backlog of
+ * the listening socket until somebody leaves.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,7 +16,9 @@
 #include "nbd/client.h"
 
 #define BACKLOG 128
-/* Threads when nobody says how many: enough for a fast disk, and no more than there are processors. */
+/*
+ * Threads when nobody says how many: enough for a fast disk, and no more than there are processors.
+ */
 #define THREADS_DEFAULT_MAX 4
 /* How long a thread looks for the next request before it sleeps; it adapts below that. */
 #define POLL_MAX_NS 200000
@@ -63,7 +65,10 @@ SocketAddress *nbd_server_address(unsigned i)
                ? qio_net_listener_get_address(server->listener, i, NULL) : NULL;
 }
 
-/* Connections ----------------------------------------------------------------------------------------- */
+/*
+ * Connections
+ * -----------------------------------------------------------------------------------------
+ */
 
 static void update_accepting(void);
 
@@ -90,7 +95,8 @@ static void update_accepting(void)
     if (accepting != server->accepting) {
         server->accepting = accepting;
         if (server->listener) {
-            qio_net_listener_set_client_func(server->listener, accepting ? accept_client : NULL, NULL, NULL);
+            qio_net_listener_set_client_func(server->listener, accepting ? accept_client : NULL,
+                                             NULL, NULL);
         }
     }
 }
@@ -101,7 +107,8 @@ AioContext *nbd_server_place_client(NbdClient *c)
     unsigned best = 0;
 
     if (exp->common.n_iothreads > 0) {
-        return iothread_context(exp->common.iothreads[exp->next_thread++ % exp->common.n_iothreads]);
+        return iothread_context(
+            exp->common.iothreads[exp->next_thread++ % exp->common.n_iothreads]);
     }
     for (unsigned i = 1; i < server->n_threads; i++) {
         if (server->threads[i].n_clients < server->threads[best].n_clients) {
@@ -143,7 +150,10 @@ void nbd_server_disconnect_clients(const NbdExport *exp)
     }
 }
 
-/* Start and stop -------------------------------------------------------------------------------------- */
+/*
+ * Start and stop
+ * --------------------------------------------------------------------------------------
+ */
 
 static int listen_all(const NbdServerConfig *config, Error **errp)
 {
@@ -158,7 +168,8 @@ static int listen_all(const NbdServerConfig *config, Error **errp)
         qio_net_listener_add(server->listener, s);
         qio_channel_unref(QIO_CHANNEL(s));
     }
-    return config->addr ? qio_net_listener_open_sync(server->listener, config->addr, BACKLOG, errp) : 0;
+    return config->addr ? qio_net_listener_open_sync(server->listener, config->addr, BACKLOG, errp)
+                        : 0;
 }
 
 static int start_threads(unsigned wanted, Error **errp)

@@ -1,9 +1,10 @@
 /*
  * The NBD server: listens, takes connections, and knows the exports by their names.
  *
- * There is at most one in a process. Everything here: main thread, under the big lock where there is one.
- * Connections are made and shake hands there too; once a client has chosen its export, the connection is
- * served in one of the export's iothreads, or, when it has none, in a thread of the server.
+ * There is at most one in a process. Everything here: main thread, under the big lock where there
+ * is one. Connections are made and shake hands there too; once a client has chosen its export, the
+ * connection is served in one of the export's iothreads, or, when it has none, in a thread of the
+ * server.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -39,10 +40,15 @@ void nbd_export_register(void);
 
 /* 0, or -1 with @errp set. @config is not kept. */
 int nbd_server_start(const NbdServerConfig *config, Error **errp);
-/* Close the listening sockets and all connections, remove all exports. Waits for requests under way. */
+/*
+ * Close the listening sockets and all connections, remove all exports. Waits for requests under
+ * way.
+ */
 void nbd_server_stop(void);
 bool nbd_server_is_running(void);
-/* Where it listens, the @i-th address, with the real port; the caller's. NULL: there are no more. */
+/*
+ * Where it listens, the @i-th address, with the real port; the caller's. NULL: there are no more.
+ */
 SocketAddress *nbd_server_address(unsigned i);
 
 #endif

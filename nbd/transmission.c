@@ -1,10 +1,10 @@
 /*
- * Transmission: the receiver takes requests from the socket, and each becomes a coroutine that does what
- * it asks for and leaves a reply.
+ * Transmission: the receiver takes requests from the socket, and each becomes a coroutine that does
+ * what it asks for and leaves a reply.
  *
- * Many are under way at the same time and end in any order. The receiver stops taking more when there are
- * too many, or too much data (work.c), so that a client that does not read its replies costs a bounded
- * amount of memory and nothing else.
+ * Many are under way at the same time and end in any order. The receiver stops taking more when
+ * there are too many, or too much data (work.c), so that a client that does not read its replies
+ * costs a bounded amount of memory and nothing else.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -22,7 +22,10 @@
 #define SPARSE_MIN_BYTES (16 * 1024)
 /* Shortest hole worth a chunk of its own. */
 #define HOLE_MIN_BYTES 4096
-/* A READ from this length on is sent from the page cache, when that has it; copying a shorter one is cheaper. */
+/*
+ * A READ from this length on is sent from the page cache, when that has it; copying a shorter one
+ * is cheaper.
+ */
 #define SENDFILE_MIN_BYTES (32 * 1024)
 /* How much of a long CACHE is read at a time. */
 #define CACHE_PIECE_BYTES (1024 * 1024)
@@ -34,7 +37,10 @@ static BlockBackend *blk_of(const NbdWork *w)
     return w->client->exp->common.blk;
 }
 
-/* READ ------------------------------------------------------------------------------------------------ */
+/*
+ * READ
+ * ------------------------------------------------------------------------------------------------
+ */
 
 /* Whether all of the range was data when somebody looked: then it need not be asked again. */
 static bool is_known_data(const NbdClient *c, const NbdRequest *req)
@@ -52,7 +58,8 @@ static uint64_t coroutine_fn look_at(NbdWork *w, uint64_t offset, uint64_t lengt
 
     /* All up to the end, if it is one extent: what it says of data is remembered. */
     if (offset + length <= size) {
-        status = blk_co_block_status_above(blk_of(w), NULL, offset, size - offset, &n, NULL, NULL, NULL);
+        status =
+            blk_co_block_status_above(blk_of(w), NULL, offset, size - offset, &n, NULL, NULL, NULL);
     }
     if (status < 0 || n <= 0) {
         *hole = false;
@@ -67,8 +74,8 @@ static uint64_t coroutine_fn look_at(NbdWork *w, uint64_t offset, uint64_t lengt
 }
 
 /*
- * Cut the range into data and holes. Returns the number of segments; one, when there is no hole worth
- * mentioning.
+ * Cut the range into data and holes. Returns the number of segments; one, when there is no hole
+ * worth mentioning.
  */
 static unsigned coroutine_fn find_segments(NbdWork *w, NbdSegment *segments)
 {
@@ -99,7 +106,8 @@ static bool may_be_sparse(const NbdWork *w)
 
 static int coroutine_fn read_part(NbdWork *w, uint64_t offset, uint64_t length)
 {
-    return blk_co_pread(blk_of(w), offset, length, (uint8_t *)w->buf.data + (offset - w->req.offset), 0);
+    return blk_co_pread(blk_of(w), offset, length,
+                        (uint8_t *)w->buf.data + (offset - w->req.offset), 0);
 }
 
 static int coroutine_fn read_segments(NbdWork *w, const NbdSegment *segments, unsigned n)
@@ -156,7 +164,10 @@ static void coroutine_fn do_read(NbdWork *w)
     }
 }
 
-/* Commands without data in their replies ---------------------------------------------------------------- */
+/*
+ * Commands without data in their replies
+ * ----------------------------------------------------------------
+ */
 
 static void reply_result(NbdWork *w, int ret, const char *why)
 {
@@ -242,7 +253,10 @@ static void coroutine_fn do_cache(NbdWork *w)
     reply_result(w, ret, "reading from the export failed");
 }
 
-/* BLOCK_STATUS ------------------------------------------------------------------------------------------ */
+/*
+ * BLOCK_STATUS
+ * ------------------------------------------------------------------------------------------
+ */
 
 /* Bytes that the extents of a context take in a chunk, with the numbers before them. */
 static size_t status_bytes(const NbdWork *w, unsigned n)
@@ -250,8 +264,8 @@ static size_t status_bytes(const NbdWork *w, unsigned n)
     return w->client->terms.mode == NBD_MODE_EXTENDED ? 8 + 16 * (size_t)n : 4 + 8 * (size_t)n;
 }
 
-static size_t put_status(uint8_t *p, const NbdWork *w, bool last, uint32_t id, const NbdExtent *extents,
-                         unsigned n)
+static size_t put_status(uint8_t *p, const NbdWork *w, bool last, uint32_t id,
+                         const NbdExtent *extents, unsigned n)
 {
     bool extended = w->client->terms.mode == NBD_MODE_EXTENDED;
     uint16_t type = extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS;
@@ -312,15 +326,18 @@ static void coroutine_fn do_block_status(NbdWork *w)
         return;
     }
     ids = g_new(uint32_t, NBD_MAX_STATUS_IDS);
-    if (nbd_status_payload_validate(&w->req, w->buf.data, &c->terms, c->meta.ids, c->meta.n, ids, &n_ids,
-                                    &error, &why) == NBD_DO) {
+    if (nbd_status_payload_validate(&w->req, w->buf.data, &c->terms, c->meta.ids, c->meta.n, ids,
+                                    &n_ids, &error, &why) == NBD_DO) {
         send_status(w, ids, n_ids);
     } else {
         nbd_reply_error(w, error, why);
     }
 }
 
-/* The receiver ------------------------------------------------------------------------------------------ */
+/*
+ * The receiver
+ * ------------------------------------------------------------------------------------------
+ */
 
 static void coroutine_fn serve(void *opaque)
 {
@@ -368,12 +385,13 @@ static void coroutine_fn wait_for_room(NbdClient *c, uint64_t bytes)
 }
 
 /* Refuse a request: its payload is thrown away. False: the connection ends. */
-static bool coroutine_fn refuse(NbdClient *c, const NbdRequest *req, uint32_t error, const char *why)
+static bool coroutine_fn refuse(NbdClient *c, const NbdRequest *req, uint32_t error,
+                                const char *why)
 {
     NbdWork *w;
 
-    nbd_client_log(c, "refused %s at %" PRIu64 " of %" PRIu64 " bytes: %s", nbd_command_name(req->command),
-                   req->offset, req->length, why);
+    nbd_client_log(c, "refused %s at %" PRIu64 " of %" PRIu64 " bytes: %s",
+                   nbd_command_name(req->command), req->offset, req->length, why);
     if (req->payload > 0 && nbd_receive_skip(c, req->payload) <= 0) {
         return false;
     }

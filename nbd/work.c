@@ -10,9 +10,9 @@
 
 bool nbd_work_has_room(const NbdClient *c, uint64_t bytes)
 {
-    return c->in_flight == 0 ||
-           (c->in_flight < NBD_MAX_REQUESTS && c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES &&
-            c->queue_bytes <= NBD_MAX_QUEUED_BYTES);
+    return c->in_flight == 0 || (c->in_flight < NBD_MAX_REQUESTS &&
+                                 c->in_flight_bytes + bytes <= NBD_MAX_IN_FLIGHT_BYTES &&
+                                 c->queue_bytes <= NBD_MAX_QUEUED_BYTES);
 }
 
 NbdWork *nbd_work_new(NbdClient *c, const NbdRequest *req, uint64_t bytes)

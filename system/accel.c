@@ -1,6 +1,6 @@
 /*
- * The machine's one accelerator: chosen once at start, connected to the memory map, so that it learns
- * of every range of RAM, and to the choice of dirty trackers.
+ * The machine's one accelerator: chosen once at start, connected to the memory map, so that it
+ * learns of every range of RAM, and to the choice of dirty trackers.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -38,13 +38,15 @@ typedef struct AccelClass {
     unsigned max_cpus;
 
     /*
-     * @opts: the -accel option's key=value pairs after the name, a json object or NULL; unknown keys
-     * are an error that names them. Fails with the reason when the host cannot. @cpu_model: the
-     * -cpu option (a model, with ",+feature,-feature") or NULL.
+     * @opts: the -accel option's key=value pairs after the name, a json object or NULL; unknown
+     * keys are an error that names them. Fails with the reason when the host cannot. @cpu_model:
+     * the -cpu option (a model, with ",+feature,-feature") or NULL.
      */
     int (*init)(struct json_object *opts, const char *cpu_model, unsigned cpus, Error **errp);
     void (*cleanup)(void);
-    /* The name of CPU model @i, from 0; NULL after the last. For -cpu help; NULL: there are none. */
+    /*
+     * The name of CPU model @i, from 0; NULL after the last. For -cpu help; NULL: there are none.
+     */
     const char *(*cpu_model)(unsigned i);
 
     /* On the vCPU's thread. */

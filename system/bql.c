@@ -1,6 +1,7 @@
 /*
- * The big lock is one mutex and, in each thread, a note whether that thread holds it. The note makes
- * bql_locked() cheap and turns a double lock, which would hang, into an abort with a stack to read.
+ * The big lock is one mutex and, in each thread, a note whether that thread holds it. The note
+ * makes bql_locked() cheap and turns a double lock, which would hang, into an abort with a stack to
+ * read.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * Arguments with a structure of their own. Each function reads its text as key=value pairs, takes the
- * keys it knows out of the object, and refuses what is left, so a property that Ferry does not have
- * never passes unnoticed.
+ * Arguments with a structure of their own. Each function reads its text as key=value pairs, takes
+ * the keys it knows out of the object, and refuses what is left, so a property that Ferry does not
+ * have never passes unnoticed.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -137,7 +137,8 @@ int cmdline_machine(CommandLine *cl, const char *arg, Error **errp)
 {
     bool help = false;
     g_autoptr(Pairs) pairs = keyval_parse(arg, "type", &help, errp);
-    g_autofree char *type = NULL, *backend = NULL, *accels = NULL, *acpi = NULL, *auto_cmdline = NULL;
+    g_autofree char *type = NULL, *backend = NULL, *accels = NULL, *acpi = NULL,
+                    *auto_cmdline = NULL;
 
     if (help) {
         cl->print = machine_list();

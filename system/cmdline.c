@@ -1,7 +1,7 @@
 /*
- * The table of options, and the three things that read it: the parser, -help, and the test that looks
- * for each option in the manual page. An option that only sets a flag or keeps a string says where by
- * the offset of the member; what needs more has a function in cmdline-options.c.
+ * The table of options, and the three things that read it: the parser, -help, and the test that
+ * looks for each option in the manual page. An option that only sets a flag or keeps a string says
+ * where by the offset of the member; what needs more has a function in cmdline-options.c.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -37,10 +37,12 @@ static const Option options[] = {
     { "machine", "M", "[type=]NAME[,PROP=VALUE...]",
       "machine type, 'help' lists them; properties:\n"
       "memory-backend=ID  the memory-backend object that is the machine's RAM\n"
-      "accel=A[:B...]     accelerators to try, as with -accel", PARSE, .parse = cmdline_machine },
+      "accel=A[:B...]     accelerators to try, as with -accel",
+      PARSE, .parse = cmdline_machine },
     { "accel", NULL, "[accel=]NAME[,PROP=VALUE...]",
       "accelerator: kvm, tcg or qtest; may be given several times, the first\n"
-      "that works is used; 'help' lists them", PARSE, .parse = cmdline_accel },
+      "that works is used; 'help' lists them",
+      PARSE, .parse = cmdline_accel },
     { "cpu", NULL, "MODEL[,+FEATURE][,-FEATURE]", "vCPU model, 'help' lists them", PARSE,
       .parse = cmdline_cpu },
     { "smp", NULL, "[cpus=]N[,maxcpus=N][,sockets=N][,cores=N][,threads=N]", "number of vCPUs",
@@ -65,21 +67,25 @@ static const Option options[] = {
       "discard=ignore|unmap, detect-zeroes=off|on|unmap, read-only=on|off,\n"
       "node-name=NAME, file.locking=auto|on|off, and all others of -blockdev\n"
       "copy-on-read=on|off          keep what is read from a backing file\n"
-      "werror=enospc|stop|report|ignore, rerror=report|stop|ignore", ADD_TEXT, AT(drives) },
+      "werror=enospc|stop|report|ignore, rerror=report|stop|ignore",
+      ADD_TEXT, AT(drives) },
     { "device", NULL, "DRIVER[,PROP=VALUE...]",
       "add a device; 'help' lists them, 'DRIVER,help' its properties; also as JSON", ADD_TEXT,
       AT(devices) },
-    { "global", NULL, "DRIVER.PROP=VALUE", "default of a property for every device of a driver", ADD_TEXT,
-      AT(globals) },
-    { "chardev", NULL, "BACKEND,id=ID[,PROP=VALUE...]", "create a character device; 'help' lists "
-      "them", ADD_TEXT, AT(chardevs) },
-    { "serial", NULL, "DEV", "connect the next serial port: stdio, file:PATH, unix:PATH,\n"
-      "pty, chardev:ID, null, none, ...", ADD_TEXT, AT(serials) },
+    { "global", NULL, "DRIVER.PROP=VALUE", "default of a property for every device of a driver",
+      ADD_TEXT, AT(globals) },
+    { "chardev", NULL, "BACKEND,id=ID[,PROP=VALUE...]",
+      "create a character device; 'help' lists "
+      "them",
+      ADD_TEXT, AT(chardevs) },
+    { "serial", NULL, "DEV",
+      "connect the next serial port: stdio, file:PATH, unix:PATH,\n"
+      "pty, chardev:ID, null, none, ...",
+      ADD_TEXT, AT(serials) },
     { "monitor", NULL, "DEV", "human monitor on DEV, in the syntax of -serial", ADD_TEXT,
       AT(monitors) },
     { "qmp", NULL, "DEV", "QMP monitor on DEV", ADD_TEXT, AT(monitors) },
-    { "qmp-pretty", NULL, "DEV", "QMP monitor on DEV, with indented JSON", ADD_TEXT,
-      AT(monitors) },
+    { "qmp-pretty", NULL, "DEV", "QMP monitor on DEV, with indented JSON", ADD_TEXT, AT(monitors) },
     { "mon", NULL, "[chardev=]ID[,mode=readline|control][,pretty=on|off]",
       "monitor on a character device", ADD_TEXT, AT(monitors) },
     { "qtest", NULL, "DEV", "serve the qtest protocol on DEV", SET_STRING_ONCE, AT(qtest) },
@@ -105,8 +111,7 @@ static const Option options[] = {
       AT(daemonize) },
     { "nographic", NULL, NULL, "serial port and monitor on standard input and output", SET_FLAG,
       AT(nographic) },
-    { "nodefaults", NULL, NULL, "no serial port that was not asked for", SET_FLAG,
-      AT(nodefaults) },
+    { "nodefaults", NULL, NULL, "no serial port that was not asked for", SET_FLAG, AT(nodefaults) },
     { "no-user-config", NULL, NULL, "accepted: there are no configuration files", IGNORE },
     { "display", NULL, "none", "accepted: there is no display", PARSE,
       .parse = cmdline_nothing_but_none },

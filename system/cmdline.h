@@ -1,9 +1,9 @@
 /*
  * The command line of ferry-system-x86_64: QEMU's spelling of the options that Ferry has.
  *
- * Parsing is apart from doing: cmdline_parse() checks everything that can be checked without touching
- * the system and fills a CommandLine; main/ acts on it. One table in cmdline.c says what there is, and
- * -help, the parser and the check of the manual page all read it.
+ * Parsing is apart from doing: cmdline_parse() checks everything that can be checked without
+ * touching the system and fills a CommandLine; main/ acts on it. One table in cmdline.c says what
+ * there is, and -help, the parser and the check of the manual page all read it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -62,8 +62,8 @@ typedef struct CommandLine {
  * @argv: not changed, and not needed afterwards
  *
  * Machine types must be registered. Returns: what was read, with QEMU's defaults for what was not
- * given, to be freed by cmdline_free(); or NULL with @errp set to an error that begins with the option
- * that is wrong.
+ * given, to be freed by cmdline_free(); or NULL with @errp set to an error that begins with the
+ * option that is wrong.
  */
 CommandLine *cmdline_parse(int argc, char **argv, Error **errp);
 void cmdline_free(CommandLine *cl);

@@ -1,7 +1,7 @@
 /*
- * The processor as it comes out of reset, by the tables of the architecture manual, and the register
- * listing that people know from QEMU's monitor: 32-bit names and widths until the code segment is a
- * 64-bit one.
+ * The processor as it comes out of reset, by the tables of the architecture manual, and the
+ * register listing that people know from QEMU's monitor: 32-bit names and widths until the code
+ * segment is a 64-bit one.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

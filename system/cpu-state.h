@@ -75,8 +75,8 @@ typedef struct X86CPUState {
 } X86CPUState;
 
 /*
- * State at power-on or INIT: real mode at F000:FFF0; @bsp: runnable, else waiting for SIPI. The local
- * APIC and the MSRs are left absent: the accelerator knows how they look.
+ * State at power-on or INIT: real mode at F000:FFF0; @bsp: runnable, else waiting for SIPI. The
+ * local APIC and the MSRs are left absent: the accelerator knows how they look.
  */
 void x86_cpu_state_reset(X86CPUState *env, bool bsp);
 

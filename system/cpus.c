@@ -1,9 +1,9 @@
 /*
- * A vCPU thread holds the big lock except while it runs guest code or sleeps. Its loop looks, in this
- * order, at: work that others queued for it, the wish that it stop, the throttle, its own halt; only
- * when none applies does it enter the guest. Whoever changes one of these does so under the lock and
- * then kicks, so nothing is missed: a kick that comes after the loop looked finds exit_request
- * cleared and sets it again, and the accelerator looks at it on its way in.
+ * A vCPU thread holds the big lock except while it runs guest code or sleeps. Its loop looks, in
+ * this order, at: work that others queued for it, the wish that it stop, the throttle, its own
+ * halt; only when none applies does it enter the guest. Whoever changes one of these does so under
+ * the lock and then kicks, so nothing is missed: a kick that comes after the loop looked finds
+ * exit_request cleared and sets it again, and the accelerator looks at it on its way in.
  *
  * A pause and a resume by two threads never mix: a resume waits until every pause that began before
  * it has returned.

@@ -1,6 +1,6 @@
 /*
- * vCPUs: one thread each, started, stopped, kicked and throttled here; what a vCPU does while it runs
- * is the accelerator's (system/accel.h).
+ * vCPUs: one thread each, started, stopped, kicked and throttled here; what a vCPU does while it
+ * runs is the accelerator's (system/accel.h).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -52,8 +52,8 @@ void cpus_destroy(void);        /* ends the threads */
 void cpu_kick(CPUState *cpu);
 
 /*
- * Put every vCPU into its reset state (in env only: cpus_push_all() follows when a boot protocol has
- * had its say). Under the big lock, vCPUs stopped.
+ * Put every vCPU into its reset state (in env only: cpus_push_all() follows when a boot protocol
+ * has had its say). Under the big lock, vCPUs stopped.
  */
 void cpus_reset_all(void);
 

@@ -69,7 +69,9 @@ static int uffd_open(Error **errp)
     return fd;
 }
 
-/* Name what the kernel lacks. An API handshake can be made once, so this takes its own descriptor. */
+/*
+ * Name what the kernel lacks. An API handshake can be made once, so this takes its own descriptor.
+ */
 static void report_missing_features(Error **errp)
 {
     struct uffdio_api api = { .api = UFFD_API };
@@ -122,7 +124,8 @@ static int64_t collect_range(PagemapTracker *tracker, const RAMBlock *block,
         int n = pagemap_scan(query, &at, end, tracker->regions, REGIONS_PER_SCAN);
 
         if (n == -ENOTTY) {
-            error_setg(errp, "Cannot track dirty pages: the kernel lacks PAGEMAP_SCAN (Linux 6.7 or "
+            error_setg(errp,
+                       "Cannot track dirty pages: the kernel lacks PAGEMAP_SCAN (Linux 6.7 or "
                        "newer has it)");
             return -1;
         }

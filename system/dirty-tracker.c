@@ -37,8 +37,8 @@ int dirty_tracker_select(const char *name, Error **errp)
     } else if (accel_class && !strcmp(name, accel_class->name)) {
         selected_class = accel_class;
     } else {
-        error_setg(errp, "There is no dirty tracker '%s' in this machine; there %s '%s'%s%s%s", name,
-                   accel_class ? "are" : "is", dirty_tracker_pagemap.name,
+        error_setg(errp, "There is no dirty tracker '%s' in this machine; there %s '%s'%s%s%s",
+                   name, accel_class ? "are" : "is", dirty_tracker_pagemap.name,
                    accel_class ? " and '" : "", accel_class ? accel_class->name : "",
                    accel_class ? "'" : "");
         return -1;

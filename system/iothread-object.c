@@ -28,9 +28,11 @@ static bool check_range(const char *name, bool has, int64_t value, int64_t max, 
 
 static bool check_properties(const IothreadProperties *props, Error **errp)
 {
-    return check_range("poll-max-ns", props->has_poll_max_ns, props->poll_max_ns, INT64_MAX, errp) &&
+    return check_range("poll-max-ns", props->has_poll_max_ns, props->poll_max_ns, INT64_MAX,
+                       errp) &&
            check_range("poll-grow", props->has_poll_grow, props->poll_grow, INT32_MAX, errp) &&
-           check_range("poll-shrink", props->has_poll_shrink, props->poll_shrink, INT32_MAX, errp) &&
+           check_range("poll-shrink", props->has_poll_shrink, props->poll_shrink, INT32_MAX,
+                       errp) &&
            check_range("aio-max-batch", props->has_aio_max_batch, props->aio_max_batch, INT32_MAX,
                        errp);
 }
@@ -44,8 +46,8 @@ static void *iothread_create(const ObjectOptions *opts, Error **errp)
     if (!check_properties(props, errp)) {
         return NULL;
     }
-    iothread = iothread_new(opts->id,
-                            props->has_poll_max_ns ? props->poll_max_ns : POLL_MAX_NS_DEFAULT, errp);
+    iothread = iothread_new(
+        opts->id, props->has_poll_max_ns ? props->poll_max_ns : POLL_MAX_NS_DEFAULT, errp);
     if (!iothread) {
         return NULL;
     }
@@ -54,7 +56,8 @@ static void *iothread_create(const ObjectOptions *opts, Error **errp)
     object->poll_grow = props->has_poll_grow ? props->poll_grow : 0;
     object->poll_shrink = props->has_poll_shrink ? props->poll_shrink : 0;
     object->aio_max_batch = props->has_aio_max_batch ? props->aio_max_batch : 0;
-    aio_context_set_poll_factors(iothread_context(iothread), object->poll_grow, object->poll_shrink);
+    aio_context_set_poll_factors(iothread_context(iothread), object->poll_grow,
+                                 object->poll_shrink);
     aio_context_set_max_batch(iothread_context(iothread), object->aio_max_batch);
     return object;
 }

@@ -1,6 +1,7 @@
 /*
- * A short list of machine types and the order in which a machine comes into being: RAM, vCPUs, board.
- * Devices of the command line follow, then the kernel, which must not be disturbed by either.
+ * A short list of machine types and the order in which a machine comes into being: RAM, vCPUs,
+ * board. Devices of the command line follow, then the kernel, which must not be disturbed by
+ * either.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -46,7 +47,10 @@ const MachineClass *machine_class_find(const char *name)
     return NULL;
 }
 
-/* RAM of the machine's own, or a memory backend, whose size is the machine's unless -m says the same. */
+/*
+ * RAM of the machine's own, or a memory backend, whose size is the machine's unless -m says the
+ * same.
+ */
 static int create_ram(Machine *machine, Error **errp)
 {
     const char *id = machine->memory_backend;

@@ -1,9 +1,9 @@
 /*
  * The machine: its types, and the one that this process runs.
  *
- * A machine type gives RAM its place, makes the board's devices and knows how to boot a kernel. Types
- * are registered by main/; the command line picks one and fills in a Machine; machine_create() builds
- * it. All on the main thread, under the big lock.
+ * A machine type gives RAM its place, makes the board's devices and knows how to boot a kernel.
+ * Types are registered by main/; the command line picks one and fills in a Machine;
+ * machine_create() builds it. All on the main thread, under the big lock.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -61,8 +61,9 @@ const MachineClass *machine_class_next(const MachineClass *after);
 const MachineClass *machine_class_find(const char *name);
 
 /*
- * Build the machine: RAM by its memory-backend or by @machine->ram_bytes, vCPUs of the accelerator in
- * use, the board. On success it is the current one, and @machine must live as long as the process.
+ * Build the machine: RAM by its memory-backend or by @machine->ram_bytes, vCPUs of the accelerator
+ * in use, the board. On success it is the current one, and @machine must live as long as the
+ * process.
  */
 int machine_create(Machine *machine, Error **errp);
 /* The machine built, or NULL. */

@@ -1,7 +1,7 @@
 /*
- * GLib asks a context's poll function to wait; ours lets go of the big lock around the wait. That is
- * the one place where the main thread gives the lock away, so every callback of every source runs
- * with it held and none has to know.
+ * GLib asks a context's poll function to wait; ours lets go of the big lock around the wait. That
+ * is the one place where the main thread gives the lock away, so every callback of every source
+ * runs with it held and none has to know.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -3,9 +3,9 @@
  * callbacks run and released while it polls. Monitors, chardevs, timers and signals are sources of
  * this context; whoever attaches one need not think of the lock.
  *
- * The main AioContext (util/aio.h) is one of its sources. Whoever holds the big lock, in whatever thread,
- * is at home there; a blocking aio_poll() of it, and so AIO_WAIT_WHILE() and aio_co_run(), keeps the lock
- * while it waits: what is waited for must not need it.
+ * The main AioContext (util/aio.h) is one of its sources. Whoever holds the big lock, in whatever
+ * thread, is at home there; a blocking aio_poll() of it, and so AIO_WAIT_WHILE() and aio_co_run(),
+ * keeps the lock while it waits: what is waited for must not need it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -19,8 +19,8 @@
 void main_loop_init(void);
 
 /*
- * Dispatch events until main_loop_quit(). The caller holds the big lock, and holds it again when this
- * returns. Main thread only. Returns the status given to main_loop_quit().
+ * Dispatch events until main_loop_quit(). The caller holds the big lock, and holds it again when
+ * this returns. Main thread only. Returns the status given to main_loop_quit().
  */
 int main_loop_run(void);
 
@@ -37,8 +37,8 @@ void main_loop_iterate(bool may_block);
 bool main_loop_is_main_thread(void);
 
 /*
- * Call @fn(@opaque) once on the main thread, from the loop, with the big lock held. Any thread, lock
- * or no lock; calls posted by one thread run in the order in which they were posted.
+ * Call @fn(@opaque) once on the main thread, from the loop, with the big lock held. Any thread,
+ * lock or no lock; calls posted by one thread run in the order in which they were posted.
  */
 typedef void MainLoopFn(void *opaque);
 void main_loop_post(MainLoopFn *fn, void *opaque);

@@ -1,5 +1,6 @@
 /*
- * Memory backends: RAMBlocks that a person creates as objects, for the machine to use as its memory.
+ * Memory backends: RAMBlocks that a person creates as objects, for the machine to use as its
+ * memory.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
  * memsave and pmemsave. The addresses are checked before the file is touched; what then still goes
- * wrong is the file, and a file that could not be written to its end is emptied, and removed when it
- * was made here, so that no part is taken for the whole.
+ * wrong is the file, and a file that could not be written to its end is emptied, and removed when
+ * it was made here, so that no part is taken for the whole.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,8 +32,8 @@ static int source_read(const Source *source, uint64_t address, void *buf, uint64
 }
 
 /*
- * Whether every byte can be read. One byte a page tells, as nothing is mapped in smaller parts; it is
- * asked for by translation, without touching the memory.
+ * Whether every byte can be read. One byte a page tells, as nothing is mapped in smaller parts; it
+ * is asked for by translation, without touching the memory.
  */
 static bool source_is_readable(const Source *source)
 {

@@ -5,8 +5,9 @@
  * is: no layers, no priorities. An access is cut at region borders; RAM is copied, a device is
  * asked in pieces that are a power of two in size, naturally aligned, and of a size it accepts.
  *
- * The map changes under the big lock, also while the machine runs (device_add). Threads without that lock
- * look up at the same time: a lookup returns a copy of the region, made under a lock of the map's own.
+ * The map changes under the big lock, also while the machine runs (device_add). Threads without
+ * that lock look up at the same time: a lookup returns a copy of the region, made under a lock of
+ * the map's own.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -147,8 +148,10 @@ int memory_map_ram(const char *name, uint64_t gpa, RAMBlock *block, uint64_t off
     RAMRange range = { gpa, size, block, offset, region.readonly };
 
     if ((gpa | offset | size) & ~TARGET_PAGE_MASK) {
-        error_setg(errp, "Cannot map '%s': 0x%" PRIx64 " bytes from 0x%" PRIx64 " of RAM block '%s' "
-                   "at 0x%" PRIx64 " are not whole pages", name, size, offset, block->idstr, gpa);
+        error_setg(errp,
+                   "Cannot map '%s': 0x%" PRIx64 " bytes from 0x%" PRIx64 " of RAM block '%s' "
+                   "at 0x%" PRIx64 " are not whole pages",
+                   name, size, offset, block->idstr, gpa);
         return -1;
     }
     if (offset > block->used_length || size > block->used_length - offset) {
@@ -409,7 +412,8 @@ void *address_space_map(uint64_t gpa, uint64_t *len, bool is_write)
     uint64_t offset;
     Region region;
 
-    if (!region_find(&memory_regions, gpa, &region) || !region.block || (is_write && region.readonly)) {
+    if (!region_find(&memory_regions, gpa, &region) || !region.block ||
+        (is_write && region.readonly)) {
         return NULL;
     }
     offset = gpa - region.start;

@@ -1,5 +1,6 @@
 /*
- * Objects that a person creates by `-object` and `object-add`, and names in other options by their id.
+ * Objects that a person creates by `-object` and `object-add`, and names in other options by their
+ * id.
  *
  * Both ways come here with the same options (the QAPI union ObjectOptions). A kind of object is a
  * UserObjectClass: one file, and one line where it is registered. The id is the name in the

@@ -1,8 +1,9 @@
 /*
- * Guest virtual addresses: the page walk of an x86 vCPU, done by reading its tables in guest memory.
+ * Guest virtual addresses: the page walk of an x86 vCPU, done by reading its tables in guest
+ * memory.
  *
- * For monitors (x, memsave), not for running guests: access rights and the accessed and dirty bits are
- * not looked at, nothing is cached. Callers synchronise the vCPU's state first
+ * For monitors (x, memsave), not for running guests: access rights and the accessed and dirty bits
+ * are not looked at, nothing is cached. Callers synchronise the vCPU's state first
  * (cpu_synchronize_state()) and hold the big lock.
  *
  * Copyright (C) 2026 The Ferry developers

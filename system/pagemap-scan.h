@@ -63,8 +63,8 @@ typedef struct PagemapQuery {
  *
  * One request to the kernel. The scan ends early when @regions is full: go on from *@start.
  *
- * Returns: the number of regions filled in, or a negative errno; -ENOTTY when the kernel has no such
- * request.
+ * Returns: the number of regions filled in, or a negative errno; -ENOTTY when the kernel has no
+ * such request.
  */
 int pagemap_scan(const PagemapQuery *query, uint64_t *start, uint64_t end, PagemapRegion *regions,
                  unsigned n_regions);

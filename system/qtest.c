@@ -1,7 +1,7 @@
 /*
- * Lines come in, are cut into words, looked up in a table of commands with their number of arguments,
- * and answered at once: everything here is done under the big lock in the main loop, so a test sees the
- * machine as it is between two events.
+ * Lines come in, are cut into words, looked up in a table of commands with their number of
+ * arguments, and answered at once: everything here is done under the big lock in the main loop, so
+ * a test sees the machine as it is between two events.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -14,9 +14,9 @@
  *     clock_step [NS], clock_set NS           OK NS
  *     endianness                              OK little
  *
- * There is one set of interrupt lines, so the paths and names of the IRQ commands are not looked at. A
- * command that is wrong is answered by FAIL and the reason. Works with every accelerator, but only the
- * qtest one lets nobody else touch the machine.
+ * There is one set of interrupt lines, so the paths and names of the IRQ commands are not looked
+ * at. A command that is wrong is answered by FAIL and the reason. Works with every accelerator, but
+ * only the qtest one lets nobody else touch the machine.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

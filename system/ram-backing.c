@@ -1,10 +1,10 @@
 /*
  * The memory behind a RAMBlock: private anonymous memory, a file, or a memfd.
  *
- * First address space is reserved without access, larger than needed, then the memory is mapped into
- * it at an aligned place; what remains behind it is a guard page, so that a device that runs off
- * the end of RAM stops there. Anonymous memory that is to be shared is a memfd, because then the
- * kernel can say which pages of it hold data (SEEK_DATA) whoever wrote them.
+ * First address space is reserved without access, larger than needed, then the memory is mapped
+ * into it at an aligned place; what remains behind it is a guard page, so that a device that runs
+ * off the end of RAM stops there. Anonymous memory that is to be shared is a memfd, because then
+ * the kernel can say which pages of it hold data (SEEK_DATA) whoever wrote them.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -351,7 +351,8 @@ static bool map_opened(RAMBlockFull *full, const RAMBacking *backing, Error **er
         return false;
     }
     advise(full, backing);
-    if (backing->prealloc && !backing->readonly && !preallocate(full, backing->prealloc_threads, errp)) {
+    if (backing->prealloc && !backing->readonly &&
+        !preallocate(full, backing->prealloc_threads, errp)) {
         munmap(full->reserved, full->reserved_bytes);
         return false;
     }

@@ -46,8 +46,8 @@ typedef struct Extent {
 
 /*
  * Where the file behind a block holds data, in ascending order, widened to whole pages. When the
- * kernel cannot say, all that is left is one extent. Begin with file_iter_init() (@from, @to: offsets
- * in the block, page aligned); file_iter_next() gives an empty extent at the end.
+ * kernel cannot say, all that is left is one extent. Begin with file_iter_init() (@from, @to:
+ * offsets in the block, page aligned); file_iter_next() gives an empty extent at the end.
  */
 typedef struct FileIter {
     int fd;

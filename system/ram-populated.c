@@ -10,8 +10,9 @@
  * The page table answers ten times faster than a file, which looks at every page it has. So what is
  * mapped counts as populated, and a file is only asked about what is not.
  *
- * A swap entry in the page table may be a userfaultfd marker with no page behind it. mincore() tells
- * it from a page that is just being migrated; where there is swap space, entries count as data.
+ * A swap entry in the page table may be a userfaultfd marker with no page behind it. mincore()
+ * tells it from a page that is just being migrated; where there is swap space, entries count as
+ * data.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -67,7 +67,8 @@ typedef struct RAMBacking {
 /*
  * ram_block_new:
  * @id: name, 1 to RAM_BLOCK_ID_MAX bytes, not used by another block
- * @size: bytes; used_length is this rounded up to TARGET_PAGE_SIZE, and the mapping rounded up to the
+ * @size: bytes; used_length is this rounded up to TARGET_PAGE_SIZE, and the mapping rounded up to
+ * the
  *     host page of the backing
  * @backing: what is behind it; NULL for private anonymous memory
  *
@@ -75,7 +76,8 @@ typedef struct RAMBacking {
  * Huge pages (hugetlb) are set aside at once, because running out of them later would kill the
  * process. Behind the block lies a page without access.
  *
- * A FILE that does not exist is made, an empty one grows to hold the block; a smaller one is refused.
+ * A FILE that does not exist is made, an empty one grows to hold the block; a smaller one is
+ * refused.
  *
  * Returns: the block, in the list, owned by the list until ram_block_free(); NULL with @errp set.
  */
@@ -83,8 +85,8 @@ RAMBlock *ram_block_new(const char *id, uint64_t size, const RAMBacking *backing
 void ram_block_free(RAMBlock *block);
 
 /*
- * While anybody holds the blocks none can be made, and memory backends cannot be deleted: migrations
- * hold them from begin to end. Hold under the big lock; release from any thread.
+ * While anybody holds the blocks none can be made, and memory backends cannot be deleted:
+ * migrations hold them from begin to end. Hold under the big lock; release from any thread.
  */
 void ram_blocks_hold(void);
 void ram_blocks_release(void);
@@ -118,8 +120,8 @@ uint64_t ram_block_populated_run(const RAMBlock *block, uint64_t first, uint64_t
                                  uint64_t *run_pages);
 /*
  * The same for all of [first, end) at once: set the bit (one a page of @block) of every page that
- * may hold anything; bits set already stay. Asks the kernel in large batches, so this is the one for
- * whole blocks. Returns the number of pages found.
+ * may hold anything; bits set already stay. Asks the kernel in large batches, so this is the one
+ * for whole blocks. Returns the number of pages found.
  */
 uint64_t ram_block_populated_bitmap(const RAMBlock *block, uint64_t first, uint64_t end,
                                     unsigned long *bitmap);

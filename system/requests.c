@@ -1,7 +1,8 @@
 /*
  * Requests to reset, shut down, power down or stop come from guests, monitors and signals, in any
  * thread. They are noted under a small lock of their own and acted on by the main thread, where
- * vCPUs can be waited for; of several pending ones shutdown goes first, as nothing else matters then.
+ * vCPUs can be waited for; of several pending ones shutdown goes first, as nothing else matters
+ * then.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
  * One variable, a table of the changes that make sense, and the two functions that go with a change
- * between running and standing. A change that the table does not have is a bug of the program, not of
- * the user: the front ends check what a user may ask for.
+ * between running and standing. A change that the table does not have is a bug of the program, not
+ * of the user: the front ends check what a user may ask for.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

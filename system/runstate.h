@@ -30,8 +30,9 @@ void runstate_add_notifier(RunStateNotify *notify, void *opaque);
 void runstate_remove_notifier(RunStateNotify *notify, void *opaque);
 
 /*
- * Asked before a person's wish to run the machine is followed: what has to be had (disks that a migration
- * gave away) is had then, or the machine does not run. NULL, as at first: nothing is asked.
+ * Asked before a person's wish to run the machine is followed: what has to be had (disks that a
+ * migration gave away) is had then, or the machine does not run. NULL, as at first: nothing is
+ * asked.
  */
 void runstate_set_start_check(int (*check)(Error **errp));
 /* 0, or -1 with @errp set: the machine must not run. */

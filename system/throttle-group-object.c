@@ -1,8 +1,8 @@
 /*
  * The object throttle-group: from QAPI's properties to a ThrottleConfig.
  *
- * The properties come twice, as members of `limits` and, with an x- before the name, on their own; what the
- * schema made of both is read by one table of where each is.
+ * The properties come twice, as members of `limits` and, with an x- before the name, on their own;
+ * what the schema made of both is read by one table of where each is.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -58,7 +58,8 @@ static bool read_properties(ThrottleConfig *cfg, const void *from, const Propert
             error_setg(errp, "%s (%" PRId64 ") cannot be negative", p->name, value);
             return false;
         }
-        limit = p->bucket < THROTTLE_BUCKETS ? (void *)&cfg->limits[p->bucket] : (void *)&cfg->op_size;
+        limit =
+            p->bucket < THROTTLE_BUCKETS ? (void *)&cfg->limits[p->bucket] : (void *)&cfg->op_size;
         *(uint64_t *)((char *)limit + p->field) = value;
     }
     return true;
@@ -71,8 +72,8 @@ static void *throttle_group_create(const ObjectOptions *opts, Error **errp)
 
     throttle_config_init(&cfg);
     if (!read_properties(&cfg, props, own_properties, G_N_ELEMENTS(own_properties), errp) ||
-        (props->limits &&
-         !read_properties(&cfg, props->limits, limits_properties, G_N_ELEMENTS(limits_properties), errp)) ||
+        (props->limits && !read_properties(&cfg, props->limits, limits_properties,
+                                           G_N_ELEMENTS(limits_properties), errp)) ||
         !throttle_config_check(&cfg, errp)) {
         return NULL;
     }

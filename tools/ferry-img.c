@@ -1,5 +1,6 @@
 /*
- * ferry-img: making, looking at, copying and changing disk images. The subcommands are spelled as qemu-img's.
+ * ferry-img: making, looking at, copying and changing disk images. The subcommands are spelled as
+ * qemu-img's.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -11,9 +12,9 @@
 #include "tools/img-common.h"
 
 const ImgCommand *const img_commands[] = {
-    &img_cmd_bench, &img_cmd_bitmap, &img_cmd_check, &img_cmd_commit, &img_cmd_compare, &img_cmd_convert,
-    &img_cmd_create, &img_cmd_dd, &img_cmd_info, &img_cmd_map, &img_cmd_measure, &img_cmd_rebase,
-    &img_cmd_resize, &img_cmd_snapshot, NULL,
+    &img_cmd_bench,   &img_cmd_bitmap, &img_cmd_check,  &img_cmd_commit,   &img_cmd_compare,
+    &img_cmd_convert, &img_cmd_create, &img_cmd_dd,     &img_cmd_info,     &img_cmd_map,
+    &img_cmd_measure, &img_cmd_rebase, &img_cmd_resize, &img_cmd_snapshot, NULL,
 };
 
 static void print_formats(void)

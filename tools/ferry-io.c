@@ -1,7 +1,7 @@
 /*
- * ferry-io: read, write and inspect an image by hand or from a script, in qemu-io's spelling. The commands are
- * those of block/qemu-io-cmds.h; here are the options, the loop that reads lines, and what only a program of
- * its own can do (quit, sleep).
+ * ferry-io: read, write and inspect an image by hand or from a script, in qemu-io's spelling. The
+ * commands are those of block/qemu-io-cmds.h; here are the options, the loop that reads lines, and
+ * what only a program of its own can do (quit, sleep).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -102,13 +102,20 @@ enum { OPT_IMAGE_OPTS = 256 };
 static void parse_options(Options *o, int argc, char **argv)
 {
     static const struct option longs[] = {
-        { "cmd", required_argument, NULL, 'c' }, { "format", required_argument, NULL, 'f' },
-        { "image-opts", no_argument, NULL, OPT_IMAGE_OPTS }, { "read-only", no_argument, NULL, 'r' },
-        { "force-share", no_argument, NULL, 'U' }, { "nocache", no_argument, NULL, 'n' },
-        { "cache", required_argument, NULL, 't' }, { "native-aio", no_argument, NULL, 'k' },
-        { "aio", required_argument, NULL, 'i' }, { "discard", required_argument, NULL, 'd' },
-        { "copy-on-read", no_argument, NULL, 'C' }, { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'V' }, { NULL, 0, NULL, 0 },
+        { "cmd", required_argument, NULL, 'c' },
+        { "format", required_argument, NULL, 'f' },
+        { "image-opts", no_argument, NULL, OPT_IMAGE_OPTS },
+        { "read-only", no_argument, NULL, 'r' },
+        { "force-share", no_argument, NULL, 'U' },
+        { "nocache", no_argument, NULL, 'n' },
+        { "cache", required_argument, NULL, 't' },
+        { "native-aio", no_argument, NULL, 'k' },
+        { "aio", required_argument, NULL, 'i' },
+        { "discard", required_argument, NULL, 'd' },
+        { "copy-on-read", no_argument, NULL, 'C' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },
+        { NULL, 0, NULL, 0 },
     };
     int c;
 
@@ -166,7 +173,8 @@ static void apply_aio(BlockdevOptions *opts, BlockdevAioOptions aio)
     switch (opts->driver) {
     case BLOCKDEV_DRIVER_FILE:
     case BLOCKDEV_DRIVER_HOST_DEVICE: {
-        BlockdevOptionsFile *f = opts->driver == BLOCKDEV_DRIVER_FILE ? &opts->u.file : &opts->u.host_device;
+        BlockdevOptionsFile *f =
+            opts->driver == BLOCKDEV_DRIVER_FILE ? &opts->u.file : &opts->u.host_device;
 
         if (!f->has_aio) {
             f->has_aio = true;

@@ -45,7 +45,10 @@ static BlockdevOptions *parse_image_opts(const char *text, Error **errp)
     return opts;
 }
 
-/* An image of which nobody said what it is: raw ones can be made to look like another format by a client. */
+/*
+ * An image of which nobody said what it is: raw ones can be made to look like another format by a
+ * client.
+ */
 static int warn_of_raw(const char *image, Error **errp)
 {
     const char *format = bdrv_probe_format(image, errp);
@@ -54,8 +57,10 @@ static int warn_of_raw(const char *image, Error **errp)
         return -1;
     }
     if (strcmp(format, "raw") == 0) {
-        warn_report("'%s' looks like a raw image, and will look like what clients write into it: give its "
-                    "format with -f raw", image);
+        warn_report(
+            "'%s' looks like a raw image, and will look like what clients write into it: give its "
+            "format with -f raw",
+            image);
     }
     return 0;
 }

@@ -1,5 +1,6 @@
 /*
- * ferry-nbd --list, by libnbd: one connection asks for the names, then one each export for its facts.
+ * ferry-nbd --list, by libnbd: one connection asks for the names, then one each export for its
+ * facts.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -148,7 +149,8 @@ int nbd_tool_list(const SocketAddress *addr, Error **errp)
     if (!nbd) {
         return -1;
     }
-    if (nbd_opt_list(nbd, (nbd_list_callback) { .callback = add_listed, .user_data = exports }) < 0) {
+    if (nbd_opt_list(nbd, (nbd_list_callback){ .callback = add_listed, .user_data = exports }) <
+        0) {
         error_setg(errp, "the server does not list its exports: %s", nbd_get_error());
         return -1;
     }

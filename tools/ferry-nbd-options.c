@@ -1,6 +1,6 @@
 /*
- * The command line of ferry-nbd: one table of options, from which parsing and --help follow. A test holds the
- * manual page against it.
+ * The command line of ferry-nbd: one table of options, from which parsing and --help follow. A test
+ * holds the manual page against it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -28,7 +28,10 @@ struct OptionDef {
     size_t field;                       /* of NbdToolOptions, for some of them */
 };
 
-/* What options do --------------------------------------------------------------------------------------- */
+/*
+ * What options do
+ * ---------------------------------------------------------------------------------------
+ */
 
 static int set_text(NbdToolOptions *o, const OptionDef *def, const char *arg, Error **errp)
 {
@@ -69,7 +72,9 @@ static int set_threads(NbdToolOptions *o, const OptionDef *def, const char *arg,
 
 static int set_mode(NbdToolOptions *o, const OptionDef *def, const char *arg, Error **errp)
 {
-    o->mode = def->letter == 'h' ? NBD_TOOL_HELP : def->letter == 'V' ? NBD_TOOL_VERSION : NBD_TOOL_LIST;
+    o->mode = def->letter == 'h'   ? NBD_TOOL_HELP
+              : def->letter == 'V' ? NBD_TOOL_VERSION
+                                   : NBD_TOOL_LIST;
     return 0;
 }
 
@@ -99,8 +104,10 @@ static int set_cache(NbdToolOptions *o, const OptionDef *def, const char *arg, E
             return 0;
         }
     }
-    error_setg(errp, "cache mode '%s' is not known: it is writeback, writethrough, none, directsync or unsafe",
-               arg);
+    error_setg(
+        errp,
+        "cache mode '%s' is not known: it is writeback, writethrough, none, directsync or unsafe",
+        arg);
     return -1;
 }
 
@@ -147,7 +154,8 @@ static int add_bitmap(NbdToolOptions *o, const OptionDef *def, const char *arg, 
 static int refuse_snapshot(NbdToolOptions *o, const OptionDef *def, const char *arg, Error **errp)
 {
     error_setg(errp, "internal snapshots cannot be served");
-    error_append_hint(errp, "Copy it into an image of its own first: qemu-img convert -l %s\n", arg);
+    error_append_hint(errp, "Copy it into an image of its own first: qemu-img convert -l %s\n",
+                      arg);
     return -1;
 }
 
@@ -157,14 +165,16 @@ static const OptionDef option_defs[] = {
     { "help", 'h', NULL, "show this text and exit", set_mode },
     { "version", 'V', NULL, "show the version and exit", set_mode },
     { "socket", 'k', "PATH", "listen on the UNIX socket PATH", set_text, FIELD(socket) },
-    { "bind", 'b', "ADDRESS", "address to listen on (default: " DEFAULT_BIND ")", set_text, FIELD(bind) },
+    { "bind", 'b', "ADDRESS", "address to listen on (default: " DEFAULT_BIND ")", set_text,
+      FIELD(bind) },
     { "port", 'p', "PORT", "port to listen on (default: " DEFAULT_PORT ")", set_text, FIELD(port) },
     { "shared", 'e', "N", "serve up to N clients at once, 0: any number (default: 1)", set_number,
       FIELD(shared) },
     { "persistent", 't', NULL, "go on when the last client has left", set_true, FIELD(persistent) },
     { "handshake-limit", 0, "SECONDS", "time for a handshake, 0: any (default: 10)", set_number,
       FIELD(handshake_seconds) },
-    { "threads", 0, "N", "threads that serve clients (default: one a processor, up to 4)", set_threads },
+    { "threads", 0, "N", "threads that serve clients (default: one a processor, up to 4)",
+      set_threads },
     { "fork", 0, NULL, "go into the background when the server is ready", set_true, FIELD(fork) },
     { "pid-file", 0, "PATH", "write the process id to PATH", set_text, FIELD(pid_file) },
     { "verbose", 'v', NULL, "tell of clients on standard error", set_true, FIELD(verbose) },
@@ -174,10 +184,13 @@ static const OptionDef option_defs[] = {
     { "bitmap", 'B', "NAME", "let clients query a dirty bitmap; may be given again", add_bitmap },
     { "allocation-depth", 'A', NULL, "let clients query the depth of the allocation", set_true,
       FIELD(allocation_depth) },
-    { "format", 'f', "FORMAT", "format of the image (default: what it looks like)", set_text, FIELD(format) },
-    { "image-opts", 0, NULL, "the image is options of a node: driver=...,...", set_true, FIELD(image_opts) },
+    { "format", 'f', "FORMAT", "format of the image (default: what it looks like)", set_text,
+      FIELD(format) },
+    { "image-opts", 0, NULL, "the image is options of a node: driver=...,...", set_true,
+      FIELD(image_opts) },
     { "read-only", 'r', NULL, "clients may not write", set_true, FIELD(read_only) },
-    { "load-snapshot", 'l', "SNAPSHOT", "serve an internal snapshot (not possible)", refuse_snapshot },
+    { "load-snapshot", 'l', "SNAPSHOT", "serve an internal snapshot (not possible)",
+      refuse_snapshot },
     { "offset", 'o', "OFFSET", "serve what begins at OFFSET", set_offset },
     { "nocache", 'n', NULL, "the same as --cache=none", set_cache },
     { "cache", 0, "MODE", "writeback, writethrough, none, directsync or unsafe", set_cache },
@@ -216,7 +229,10 @@ char *nbd_tool_help(void)
     return g_string_free(text, FALSE);
 }
 
-/* Parsing ----------------------------------------------------------------------------------------------- */
+/*
+ * Parsing
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static const OptionDef *find_letter(int letter)
 {
@@ -234,7 +250,8 @@ static char *getopt_letters(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(option_defs); i++) {
         if (option_defs[i].letter) {
-            g_string_append_printf(s, "%c%s", option_defs[i].letter, option_defs[i].argument ? ":" : "");
+            g_string_append_printf(s, "%c%s", option_defs[i].letter,
+                                   option_defs[i].argument ? ":" : "");
         }
     }
     return g_string_free(s, FALSE);
@@ -248,7 +265,8 @@ static int take_option(NbdToolOptions *o, int ret, int index, char **argv, Error
     if (ret == '?' || ret == ':' || !def) {
         shown = optopt > 0 && optopt < 256 && find_letter(optopt) ? g_strdup_printf("-%c", optopt)
                                                                   : g_strdup(argv[optind - 1]);
-        error_setg(errp, ret == ':' ? "option '%s' needs an argument" : "unknown option '%s'", shown);
+        error_setg(errp, ret == ':' ? "option '%s' needs an argument" : "unknown option '%s'",
+                   shown);
         return -1;
     }
     if (def->apply(o, def, optarg, errp) < 0) {

@@ -41,7 +41,8 @@ typedef struct NbdToolOptions {
 } NbdToolOptions;
 
 /*
- * Parse the command line: options may stand before and after the image, "--" ends them. Returns NULL with
+ * Parse the command line: options may stand before and after the image, "--" ends them. Returns
+ * NULL with
  * @errp set when something is wrong.
  */
 NbdToolOptions *nbd_tool_parse(int argc, char **argv, Error **errp);

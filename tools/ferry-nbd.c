@@ -1,9 +1,9 @@
 /*
  * ferry-nbd: the NBD server of the VMM as a program of its own, for one image.
  *
- * The main thread turns GLib's loop, in which the server listens and clients shake hands; threads of the
- * server serve them. An image whose format is not thread-safe gets one iothread, in which both its
- * requests and its clients are served, so that nothing has to be carried between threads.
+ * The main thread turns GLib's loop, in which the server listens and clients shake hands; threads
+ * of the server serve them. An image whose format is not thread-safe gets one iothread, in which
+ * both its requests and its clients are served, so that nothing has to be carried between threads.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -36,7 +36,10 @@
 static GMainLoop *loop;
 static bool persistent;
 
-/* Where to listen --------------------------------------------------------------------------------------- */
+/*
+ * Where to listen
+ * ---------------------------------------------------------------------------------------
+ */
 
 static SocketAddress *address_of(const NbdToolOptions *o)
 {
@@ -84,7 +87,10 @@ static int activated_sockets(int *fds, const NbdToolOptions *o, Error **errp)
     return n;
 }
 
-/* Events ------------------------------------------------------------------------------------------------ */
+/*
+ * Events
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static gboolean quit(gpointer opaque)
 {
@@ -105,7 +111,10 @@ static void log_line(const char *message, void *opaque)
     fprintf(stderr, "ferry-nbd: %s\n", message);
 }
 
-/* Setting up -------------------------------------------------------------------------------------------- */
+/*
+ * Setting up
+ * --------------------------------------------------------------------------------------------
+ */
 
 static int start_server(const NbdToolOptions *o, const int *fds, int n_fds, Error **errp)
 {
@@ -195,7 +204,8 @@ static void tear_down(IOThread *iothread)
     }
 }
 
-static int set_up(const NbdToolOptions *o, const int *fds, int n_fds, IOThread **iothread, Error **errp)
+static int set_up(const NbdToolOptions *o, const int *fds, int n_fds, IOThread **iothread,
+                  Error **errp)
 {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);

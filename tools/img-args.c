@@ -80,7 +80,8 @@ int img_next_option(ImgArgs *args)
     if (!p) {
         p = args->parser = parser_new(args->command);
     }
-    value = getopt_long(args->argc, args->argv, p->letters->str, (struct option *)p->longs->data, NULL);
+    value =
+        getopt_long(args->argc, args->argv, p->letters->str, (struct option *)p->longs->data, NULL);
     args->arg = optarg;
     switch (value) {
     case -1:
@@ -138,8 +139,8 @@ static void print_option(const ImgOption *o)
 
 void img_print_help(const ImgCommand *command)
 {
-    printf("Usage: ferry-img %s [OPTION]... %s\n%s.\n\nOptions:\n", command->name, command->operands,
-           command->summary);
+    printf("Usage: ferry-img %s [OPTION]... %s\n%s.\n\nOptions:\n", command->name,
+           command->operands, command->summary);
     for (const ImgOption *o = command->options; o->value; o++) {
         print_option(o);
     }
@@ -156,8 +157,8 @@ bool img_arg_size(ImgArgs *args, const char *what, int64_t min, int64_t max, int
         return false;
     }
     if (size > INT64_MAX || (int64_t)size < min || (int64_t)size > max) {
-        img_usage_error(args, "Invalid %s specified: '%s' is not between %lld and %lld", what, args->arg,
-                        (long long)min, (long long)max);
+        img_usage_error(args, "Invalid %s specified: '%s' is not between %lld and %lld", what,
+                        args->arg, (long long)min, (long long)max);
         return false;
     }
     *result = size;

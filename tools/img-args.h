@@ -1,6 +1,6 @@
 /*
- * Command lines of ferry-img: each subcommand has a table of its options, from which parsing, help, and the
- * check of the manual page all come.
+ * Command lines of ferry-img: each subcommand has a table of its options, from which parsing, help,
+ * and the check of the manual page all come.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -15,7 +15,8 @@
 enum {
     IMG_OPT_HELP = 'h',
     IMG_OPT_IMAGE_OPTS = 256, IMG_OPT_TARGET_IMAGE_OPTS, IMG_OPT_OUTPUT, IMG_OPT_BACKING_CHAIN,
-    IMG_OPT_TARGET_IS_ZERO, IMG_OPT_SALVAGE, IMG_OPT_BITMAPS, IMG_OPT_SKIP_BROKEN, IMG_OPT_START_OFFSET,
+    IMG_OPT_TARGET_IS_ZERO, IMG_OPT_SALVAGE, IMG_OPT_BITMAPS, IMG_OPT_SKIP_BROKEN,
+    IMG_OPT_START_OFFSET,
     IMG_OPT_MAX_LENGTH, IMG_OPT_SHRINK, IMG_OPT_PREALLOCATION, IMG_OPT_SIZE, IMG_OPT_FLUSH_INTERVAL,
     IMG_OPT_NO_DRAIN, IMG_OPT_PATTERN, IMG_OPT_ADD, IMG_OPT_REMOVE, IMG_OPT_CLEAR, IMG_OPT_ENABLE,
     IMG_OPT_DISABLE, IMG_OPT_MERGE,
@@ -57,8 +58,8 @@ struct ImgCommand {
 };
 
 /*
- * The next option's value, its argument in args->arg; -1 when there are no more, or args->stop is set (a message
- * or the help was printed already).
+ * The next option's value, its argument in args->arg; -1 when there are no more, or args->stop is
+ * set (a message or the help was printed already).
  */
 int img_next_option(ImgArgs *args);
 /* Print a message and where help is to be had, set stop and status. Always returns args->status. */
@@ -67,8 +68,8 @@ int img_usage_error(ImgArgs *args, const char *fmt, ...) __attribute__((format(p
 void img_print_help(const ImgCommand *command);
 
 /*
- * args->arg as a size (k, M, G... suffixes), and as a number between @min and @max. False, with a message
- * "Invalid WHAT specified" and stop set, otherwise.
+ * args->arg as a size (k, M, G... suffixes), and as a number between @min and @max. False, with a
+ * message "Invalid WHAT specified" and stop set, otherwise.
  */
 bool img_arg_size(ImgArgs *args, const char *what, int64_t min, int64_t max, int64_t *result);
 bool img_arg_number(ImgArgs *args, const char *what, uint64_t min, uint64_t max, uint64_t *result);

@@ -65,7 +65,8 @@ static int64_t next_offset(Bench *b)
 
 static bool flush_due(const Bench *b)
 {
-    return b->flush_interval && b->issued && b->issued % b->flush_interval == 0 && b->flushed_at != b->issued;
+    return b->flush_interval && b->issued && b->issued % b->flush_interval == 0 &&
+           b->flushed_at != b->issued;
 }
 
 static int coroutine_fn flush(Bench *b)
@@ -129,9 +130,10 @@ static void coroutine_fn worker(void *opaque)
 
 static void print_plan(const Bench *b)
 {
-    printf("Sending %" PRIu64 " %s requests, %" PRId64 " bytes each, %" PRIu64 " in parallel (starting at offset "
-           "%" PRId64 ", step size %" PRId64 ")\n", b->count, b->write ? "write" : "read", b->bytes, b->depth,
-           b->offset, b->step);
+    printf("Sending %" PRIu64 " %s requests, %" PRId64 " bytes each, %" PRIu64
+           " in parallel (starting at offset "
+           "%" PRId64 ", step size %" PRId64 ")\n",
+           b->count, b->write ? "write" : "read", b->bytes, b->depth, b->offset, b->step);
     if (b->flush_interval) {
         printf("Sending %sflush every %" PRIu64 " requests\n", b->no_drain ? "asynchronous " : "",
                b->flush_interval);
@@ -149,8 +151,9 @@ static int bench(Bench *b, const char *name)
         return 1;
     }
     if (b->offset > b->length || b->bytes > b->length - b->offset) {
-        error_report("Requests of %" PRId64 " bytes at offset %" PRId64 " do not fit into '%s' of %" PRId64
-                     " bytes", b->bytes, b->offset, name, b->length);
+        error_report("Requests of %" PRId64 " bytes at offset %" PRId64
+                     " do not fit into '%s' of %" PRId64 " bytes",
+                     b->bytes, b->offset, name, b->length);
         return 1;
     }
     if (!b->quiet) {
@@ -229,7 +232,9 @@ static int check_options(ImgArgs *args, const Bench *b)
 
 static int run(ImgArgs *args)
 {
-    Bench b = { .count = DEFAULT_COUNT, .depth = DEFAULT_DEPTH, .bytes = DEFAULT_BYTES, .step = -1 };
+    Bench b = {
+        .count = DEFAULT_COUNT, .depth = DEFAULT_DEPTH, .bytes = DEFAULT_BYTES, .step = -1
+    };
     Error *err = NULL;
     int opt, status;
 

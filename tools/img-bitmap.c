@@ -57,13 +57,15 @@ static void coroutine_fn remove_entry(void *opaque)
     c->ret = c->bs->drv->co_remove_bitmap(c->bs, c->name, c->errp);
 }
 
-BdrvDirtyBitmap *img_add_bitmap(BlockDriverState *bs, const char *name, uint32_t granularity, Error **errp)
+BdrvDirtyBitmap *img_add_bitmap(BlockDriverState *bs, const char *name, uint32_t granularity,
+                                Error **errp)
 {
     BdrvDirtyBitmap *bitmap;
     StoreCall call = { .bs = bs, .name = name, .errp = errp };
 
     if (!img_bitmaps_supported(bs)) {
-        error_setg(errp, "Format driver '%s' does not support persistent bitmaps", bs->drv->format_name);
+        error_setg(errp, "Format driver '%s' does not support persistent bitmaps",
+                   bs->drv->format_name);
         return NULL;
     }
     bitmap = bdrv_create_dirty_bitmap(bs, granularity, name, errp);
@@ -97,7 +99,8 @@ static int copy_bitmap(BdrvDirtyBitmap *from, BlockDriverState *dst, Error **err
 
 int img_copy_bitmaps(BlockDriverState *src, BlockDriverState *dst, bool skip_broken, Error **errp)
 {
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(src, NULL); b; b = bdrv_dirty_bitmap_next(src, b)) {
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(src, NULL); b;
+         b = bdrv_dirty_bitmap_next(src, b)) {
         const char *name = bdrv_dirty_bitmap_name(b);
 
         if (!name || !bdrv_dirty_bitmap_get_persistence(b)) {
@@ -106,7 +109,8 @@ int img_copy_bitmaps(BlockDriverState *src, BlockDriverState *dst, bool skip_bro
         if (bdrv_dirty_bitmap_inconsistent(b)) {
             if (!skip_broken) {
                 error_setg(errp, "Cannot copy inconsistent bitmap '%s'", name);
-                error_append_hint(errp, "Use --skip-broken-bitmaps, or 'ferry-img bitmap --remove' it.\n");
+                error_append_hint(
+                    errp, "Use --skip-broken-bitmaps, or 'ferry-img bitmap --remove' it.\n");
                 return -1;
             }
             warn_report("Skipping inconsistent bitmap '%s'", name);
@@ -142,7 +146,8 @@ static BdrvDirtyBitmap *find(BlockDriverState *bs, const char *name, Error **err
     return bitmap;
 }
 
-static int remove_bitmap(BlockDriverState *bs, const char *name, BdrvDirtyBitmap *bitmap, Error **errp)
+static int remove_bitmap(BlockDriverState *bs, const char *name, BdrvDirtyBitmap *bitmap,
+                         Error **errp)
 {
     StoreCall call = { .bs = bs, .name = name, .errp = errp };
 
@@ -251,8 +256,9 @@ static int check_options(ImgArgs *args, const BitmapJob *j)
         return img_usage_error(args, "Expecting filename and bitmap name");
     }
     if (!j->actions->len) {
-        return img_usage_error(args, "Need at least one of --add, --remove, --clear, --enable, --disable, or "
-                               "--merge");
+        return img_usage_error(
+            args, "Need at least one of --add, --remove, --clear, --enable, --disable, or "
+                  "--merge");
     }
     if (j->granularity && !has_action(j, IMG_OPT_ADD)) {
         return img_usage_error(args, "granularity only supported with --add");

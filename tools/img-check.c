@@ -1,8 +1,8 @@
 /*
  * ferry-img check: whether the metadata of an image are sound, and their repair.
  *
- * Exit status: 0 nothing wrong (or all repaired), 1 the check could not be done, 2 corrupt, 3 leaks only,
- * 63 the format has nothing to check.
+ * Exit status: 0 nothing wrong (or all repaired), 1 the check could not be done, 2 corrupt, 3 leaks
+ * only, 63 the format has nothing to check.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -14,7 +14,13 @@
 
 #include "tools/img-common.h"
 
-enum { STATUS_OK = 0, STATUS_FAILED = 1, STATUS_CORRUPT = 2, STATUS_LEAKS = 3, STATUS_NO_CHECKS = 63 };
+enum {
+    STATUS_OK = 0,
+    STATUS_FAILED = 1,
+    STATUS_CORRUPT = 2,
+    STATUS_LEAKS = 3,
+    STATUS_NO_CHECKS = 63
+};
 
 static const ImgOption options[] = {
     { 'f', NULL, "FORMAT", "format of the image (default: look into it)" },
@@ -51,8 +57,10 @@ static void coroutine_fn check_entry(void *opaque)
 static void print_clusters(const BdrvCheckResult *r)
 {
     if (r->total_clusters && r->allocated_clusters) {
-        printf("%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
-               r->allocated_clusters, r->total_clusters, r->allocated_clusters * 100.0 / r->total_clusters,
+        printf("%" PRIu64 "/%" PRIu64
+               " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed clusters\n",
+               r->allocated_clusters, r->total_clusters,
+               r->allocated_clusters * 100.0 / r->total_clusters,
                r->fragmented_clusters * 100.0 / r->allocated_clusters,
                r->compressed_clusters * 100.0 / r->allocated_clusters);
     }
@@ -68,7 +76,8 @@ static void print_human(const BdrvCheckResult *r)
     }
     if (r->corruptions) {
         printf("\n%" PRIu64 " errors were found on the image.\n"
-               "Data may be corrupted, or further writes to the image may corrupt it.\n", r->corruptions);
+               "Data may be corrupted, or further writes to the image may corrupt it.\n",
+               r->corruptions);
     }
     if (r->leaks) {
         printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
@@ -120,8 +129,10 @@ static void print_json(const Check *c)
 
 static int exit_status(const BdrvCheckResult *r)
 {
-    return r->check_errors ? STATUS_FAILED : r->corruptions ? STATUS_CORRUPT : r->leaks ? STATUS_LEAKS
-                                                                                         : STATUS_OK;
+    return r->check_errors  ? STATUS_FAILED
+           : r->corruptions ? STATUS_CORRUPT
+           : r->leaks       ? STATUS_LEAKS
+                            : STATUS_OK;
 }
 
 static int run_check(Check *c)
@@ -186,7 +197,8 @@ static void take_option(ImgArgs *args, Check *c, int opt)
         c->fix = !strcmp(args->arg, "leaks") ? BDRV_FIX_LEAKS
                : !strcmp(args->arg, "all") ? BDRV_FIX_LEAKS | BDRV_FIX_ERRORS : 0;
         if (!c->fix) {
-            img_usage_error(args, "Unknown option value for -r (expecting 'leaks' or 'all'): %s", args->arg);
+            img_usage_error(args, "Unknown option value for -r (expecting 'leaks' or 'all'): %s",
+                            args->arg);
         }
         break;
     case 'T':
@@ -226,5 +238,6 @@ static int run(ImgArgs *args)
 }
 
 const ImgCommand img_cmd_check = {
-    "check", "Check the metadata of an image, and repair them", "FILENAME", options, STATUS_FAILED, run,
+    "check", "Check the metadata of an image, and repair them", "FILENAME", options, STATUS_FAILED,
+    run,
 };

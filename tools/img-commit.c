@@ -1,9 +1,9 @@
 /*
  * ferry-img commit: what an image has goes into its backing file.
  *
- * Every layer is opened alone, without its backing file, so that it shows what is its own; the base is opened
- * with its chain, and written. The topmost layer that has a range decides. Committed data is on stable
- * storage before the image is emptied; interrupted before that, it can be done again.
+ * Every layer is opened alone, without its backing file, so that it shows what is its own; the base
+ * is opened with its chain, and written. The topmost layer that has a range decides. Committed data
+ * is on stable storage before the image is emptied; interrupted before that, it can be done again.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -89,8 +89,8 @@ static int coroutine_fn find_layer(Commit *c, Piece *p)
             p->zero = true;
             return 0;
         }
-        ret = bdrv_co_block_status(blk_bs(layer->blk), p->offset, MIN(p->bytes, layer->length - p->offset), &n,
-                                   NULL, NULL);
+        ret = bdrv_co_block_status(blk_bs(layer->blk), p->offset,
+                                   MIN(p->bytes, layer->length - p->offset), &n, NULL, NULL);
         if (ret < 0 || n <= 0) {
             return ret < 0 ? ret : -EIO;
         }
@@ -177,11 +177,13 @@ static int copy(Commit *c, Error **errp)
     img_run_workers(COROUTINES, worker, c, false);
     img_progress_end(c->ret >= 0 && !img_interrupted());
     if (c->ret < 0) {
-        error_setg_errno(errp, -c->ret, "error while %s at byte %" PRId64, c->failed_what, c->failed_at);
+        error_setg_errno(errp, -c->ret, "error while %s at byte %" PRId64, c->failed_what,
+                         c->failed_at);
         return -1;
     }
     if (img_interrupted()) {
-        error_setg(errp, "interrupted; a part is in the backing file, and all of it still in the image");
+        error_setg(errp,
+                   "interrupted; a part is in the backing file, and all of it still in the image");
         return -1;
     }
     ret = blk_flush(c->base->blk);
@@ -223,10 +225,12 @@ static bool is_base(const Commit *c, BlockDriverState *bs, const BlockDriverStat
     if (!c->base_name) {
         return true;
     }
-    if (!strcmp(c->base_name, name) || (above->backing_file && !strcmp(c->base_name, above->backing_file))) {
+    if (!strcmp(c->base_name, name) ||
+        (above->backing_file && !strcmp(c->base_name, above->backing_file))) {
         return true;
     }
-    return stat(c->base_name, &x) == 0 && stat(name, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    return stat(c->base_name, &x) == 0 && stat(name, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
 }
 
 /* The names of the layers from the image down to the base. */
@@ -295,7 +299,8 @@ static int grow_base(Commit *c, Error **errp)
     if (c->base->length >= c->length) {
         return 0;
     }
-    if (blk_truncate(c->base->blk, c->length, false, PREALLOC_MODE_OFF, BDRV_REQ_ZERO_WRITE, errp) < 0) {
+    if (blk_truncate(c->base->blk, c->length, false, PREALLOC_MODE_OFF, BDRV_REQ_ZERO_WRITE, errp) <
+        0) {
         error_prepend(errp, "Could not grow '%s': ", c->base->name);
         return -1;
     }
@@ -340,7 +345,8 @@ static int make_empty(Commit *c, Error **errp)
 
 static int commit(Commit *c, Error **errp)
 {
-    if (find_layers(c, errp) < 0 || open_layers(c, errp) < 0 || grow_base(c, errp) < 0 || copy(c, errp) < 0) {
+    if (find_layers(c, errp) < 0 || open_layers(c, errp) < 0 || grow_base(c, errp) < 0 ||
+        copy(c, errp) < 0) {
         return -1;
     }
     return make_empty(c, errp);

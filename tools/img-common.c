@@ -1,8 +1,8 @@
 /*
  * Opening images for ferry-img, and its texts.
  *
- * A name, or with --image-opts a description, becomes BlockdevOptions; what the command line says of caches,
- * sharing and backing files is filled in where the description leaves it open.
+ * A name, or with --image-opts a description, becomes BlockdevOptions; what the command line says
+ * of caches, sharing and backing files is filled in where the description leaves it open.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -120,8 +120,9 @@ static void set_aio(BlockdevOptions *opts, BlockdevAioOptions aio)
 {
     BlockdevRef *file = opts->driver == BLOCKDEV_DRIVER_RAW ? opts->u.raw.file
                       : opts->driver == BLOCKDEV_DRIVER_QCOW2 ? opts->u.qcow2.file : NULL;
-    BlockdevOptionsFile *o = opts->driver == BLOCKDEV_DRIVER_FILE ? &opts->u.file
-                           : opts->driver == BLOCKDEV_DRIVER_HOST_DEVICE ? &opts->u.host_device : NULL;
+    BlockdevOptionsFile *o = opts->driver == BLOCKDEV_DRIVER_FILE          ? &opts->u.file
+                             : opts->driver == BLOCKDEV_DRIVER_HOST_DEVICE ? &opts->u.host_device
+                                                                           : NULL;
 
     if (file && file->type == QTYPE_QDICT) {
         set_aio(&file->u.definition, aio);
@@ -143,7 +144,8 @@ static void fill_in(BlockdevOptions *opts, const ImgOpen *how)
     }
     if (!opts->has_discard) {
         opts->has_discard = true;
-        opts->discard = how->writable ? BLOCKDEV_DISCARD_OPTIONS_UNMAP : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
+        opts->discard =
+            how->writable ? BLOCKDEV_DISCARD_OPTIONS_UNMAP : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
     }
     set_cache(opts, find_cache_mode(how->cache ? how->cache : "writeback"));
     if (how->has_aio) {
@@ -181,8 +183,10 @@ BlockdevOptions *img_describe(const char *name, const ImgOpen *how, Error **errp
 
 static void warn_of_guess(const char *name)
 {
-    warn_report("Image format was not specified for '%s' and probing guessed raw. "
-                "Give it with -f, so that nobody's data are ever taken for an image of another format", name);
+    warn_report(
+        "Image format was not specified for '%s' and probing guessed raw. "
+        "Give it with -f, so that nobody's data are ever taken for an image of another format",
+        name);
 }
 
 BlockBackend *img_open(const char *name, const ImgOpen *how, Error **errp)
@@ -207,8 +211,8 @@ BlockBackend *img_open(const char *name, const ImgOpen *how, Error **errp)
         return NULL;
     }
     blk_set_enable_write_cache(blk, !mode->writethrough);
-    if (how->writable && !how->quiet && !how->format && !how->image_opts && opts->driver == BLOCKDEV_DRIVER_RAW &&
-        !g_str_has_prefix(name, "json:")) {
+    if (how->writable && !how->quiet && !how->format && !how->image_opts &&
+        opts->driver == BLOCKDEV_DRIVER_RAW && !g_str_has_prefix(name, "json:")) {
         warn_of_guess(name);
     }
     return blk;

@@ -1,5 +1,6 @@
 /*
- * What the subcommands of ferry-img share: opening images, progress, signals, work by many coroutines.
+ * What the subcommands of ferry-img share: opening images, progress, signals, work by many
+ * coroutines.
  *
  * Everything runs on the main thread unless it says otherwise; there is no machine and no big lock.
  *
@@ -19,11 +20,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlockBackend, blk_unref)
 
 /* The subcommands, in order of their names; ends with NULL. */
 extern const ImgCommand *const img_commands[];
-extern const ImgCommand img_cmd_bench, img_cmd_bitmap, img_cmd_check, img_cmd_commit, img_cmd_compare,
-    img_cmd_convert, img_cmd_create, img_cmd_dd, img_cmd_info, img_cmd_map, img_cmd_measure, img_cmd_rebase,
-    img_cmd_resize, img_cmd_snapshot;
+extern const ImgCommand img_cmd_bench, img_cmd_bitmap, img_cmd_check, img_cmd_commit,
+    img_cmd_compare, img_cmd_convert, img_cmd_create, img_cmd_dd, img_cmd_info, img_cmd_map,
+    img_cmd_measure, img_cmd_rebase, img_cmd_resize, img_cmd_snapshot;
 
-/* Opening ------------------------------------------------------------------------------------------- */
+/*
+ * Opening
+ * -------------------------------------------------------------------------------------------
+ */
 
 typedef struct ImgOpen {
     const char *format;         /* NULL: look into the image */
@@ -32,7 +36,7 @@ typedef struct ImgOpen {
     bool writable;
     bool force_share;           /* -U: although others write to it; not with writable */
     bool no_backing;            /* leave the backing file alone */
-    bool for_check;             /* also an image that is marked as corrupt; nothing is repaired by opening it */
+    bool for_check; /* also an image that is marked as corrupt; nothing is repaired by opening it */
     bool quiet;                 /* no warning about a guessed format */
     bool has_aio;               /* how files are read and written; else as it is best */
     BlockdevAioOptions aio;
@@ -46,22 +50,30 @@ BlockBackend *img_open(const char *name, const ImgOpen *how, Error **errp);
 BlockdevOptions *img_describe(const char *name, const ImgOpen *how, Error **errp);
 /* Let the description's format not look for its backing file. */
 void img_drop_backing(BlockdevOptions *opts);
-/* The path of a regular file, or one to be, that an image's name means; NULL: it is something else. g_free() it. */
+/*
+ * The path of a regular file, or one to be, that an image's name means; NULL: it is something else.
+ * g_free() it.
+ */
 char *img_path_of(const char *name);
 
-/* Running ------------------------------------------------------------------------------------------- */
+/*
+ * Running
+ * -------------------------------------------------------------------------------------------
+ */
 
 /*
- * Call @fn(@opaque) in @n coroutines and return when all have returned. With @threads they are spread over
- * up to as many threads as there are CPUs (each coroutine stays in one), else all run in the main thread.
+ * Call @fn(@opaque) in @n coroutines and return when all have returned. With @threads they are
+ * spread over up to as many threads as there are CPUs (each coroutine stays in one), else all run
+ * in the main thread.
  */
 void img_run_workers(unsigned n, CoroutineEntry *fn, void *opaque, bool threads);
 /* Call @fn(@opaque) in one coroutine of the main thread and return when it has returned. */
 void img_run(CoroutineEntry *fn, void *opaque);
 
 /*
- * From now on SIGINT, SIGTERM and SIGHUP are noted rather than deadly, so that work stops between two
- * requests. A second one ends the process at once, having removed the file that img_staging_begin() made.
+ * From now on SIGINT, SIGTERM and SIGHUP are noted rather than deadly, so that work stops between
+ * two requests. A second one ends the process at once, having removed the file that
+ * img_staging_begin() made.
  */
 void img_catch_signals(void);
 /* Whether one came. Any thread. */
@@ -90,14 +102,20 @@ void img_rate_init(ImgRate *rate, int64_t bytes_per_s);
 /* Wait until @bytes may be written. Any thread. */
 void coroutine_fn img_rate_wait(ImgRate *rate, int64_t bytes);
 
-/* Texts --------------------------------------------------------------------------------------------- */
+/*
+ * Texts
+ * ---------------------------------------------------------------------------------------------
+ */
 
 /* Print a JSON value as QEMU does, a member a line. Takes it over. */
 void img_print_json(struct json_object *value);
 /* stdout is whole, or: a message, and false. */
 bool img_flush_stdout(void);
 
-/* Creating (img-new.c) -------------------------------------------------------------------------------- */
+/*
+ * Creating (img-new.c)
+ * --------------------------------------------------------------------------------
+ */
 
 typedef struct ImgCreate {
     const char *filename;
@@ -115,22 +133,30 @@ typedef struct ImgCreate {
 int img_make(ImgCreate *c, Error **errp);
 /* Whether one of the texts of -o asks for help. */
 bool img_wants_option_help(const GPtrArray *options);
-/* What -o of @format takes; @filename, when not NULL, adds what its protocol takes. 0, or -1 with @errp set. */
+/*
+ * What -o of @format takes; @filename, when not NULL, adds what its protocol takes. 0, or -1 with
+ * @errp set.
+ */
 int img_print_create_options(const char *format, const char *filename, Error **errp);
 /*
- * The texts of -o as one object of strings, checked against what @drv takes; NULL with @errp set. The caller's.
+ * The texts of -o as one object of strings, checked against what @drv takes; NULL with @errp set.
+ * The caller's.
  */
-struct json_object *img_parse_create_options(const BlockDriver *drv, const GPtrArray *options, Error **errp);
-
-/* Staging (img-staging.c) ------------------------------------------------------------------------------- */
+struct json_object *img_parse_create_options(const BlockDriver *drv, const GPtrArray *options,
+                                             Error **errp);
 
 /*
- * A new image is written under another name beside its own and gets its name when it is whole. So a name
- * never stands for half an image, whatever ends the process.
+ * Staging (img-staging.c)
+ * -------------------------------------------------------------------------------
+ */
+
+/*
+ * A new image is written under another name beside its own and gets its name when it is whole. So a
+ * name never stands for half an image, whatever ends the process.
  */
 typedef struct ImgStaging {
     char *name;                 /* where to write, as the block layer names it */
-    char *path;                 /* the file that is written, until it has its name; NULL: not staged */
+    char *path; /* the file that is written, until it has its name; NULL: not staged */
     char *final;                /* that name; NULL: not staged */
     char *in_place;             /* a regular file whose directory cannot be written; NULL: none */
     bool replaces;

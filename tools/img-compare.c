@@ -1,8 +1,9 @@
 /*
  * ferry-img compare: whether two images have the same content.
  *
- * Several coroutines compare pieces; the answer is the first difference, as if one had compared all in order.
- * What both images know to be zero is not read. Exit status: 0 the same, 1 different, more than 1 an error.
+ * Several coroutines compare pieces; the answer is the first difference, as if one had compared all
+ * in order. What both images know to be zero is not read. Exit status: 0 the same, 1 different,
+ * more than 1 an error.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,7 +22,13 @@
 #define UNIT_BYTES BDRV_SECTOR_BYTES
 #define COROUTINES 8
 
-enum { STATUS_SAME = 0, STATUS_DIFFERENT = 1, STATUS_ERROR = 2, STATUS_NO_LENGTH = 3, STATUS_READ_ERROR = 4 };
+enum {
+    STATUS_SAME = 0,
+    STATUS_DIFFERENT = 1,
+    STATUS_ERROR = 2,
+    STATUS_NO_LENGTH = 3,
+    STATUS_READ_ERROR = 4
+};
 
 static const ImgOption options[] = {
     { 'f', NULL, "FORMAT", "format of the first image (default: look into it)" },
@@ -89,8 +96,8 @@ static int coroutine_fn look(Compare *c, int which, int64_t offset, int64_t *n)
     if (offset >= length) {
         return BDRV_BLOCK_ZERO;
     }
-    ret = blk_co_block_status_above(c->blk[which], NULL, offset, MIN(*n, length - offset), &pnum, NULL, NULL,
-                                    NULL);
+    ret = blk_co_block_status_above(c->blk[which], NULL, offset, MIN(*n, length - offset), &pnum,
+                                    NULL, NULL, NULL);
     if (ret >= 0 && pnum <= 0) {
         ret = -EIO;
     }
@@ -175,7 +182,8 @@ static bool coroutine_fn read_piece(Compare *c, const Piece *p, uint8_t *const b
         if (ret < 0) {
             Error *err = NULL;
 
-            error_setg_errno(&err, -ret, "Error while reading offset %" PRId64 " of %s", p->offset, c->names[i]);
+            error_setg_errno(&err, -ret, "Error while reading offset %" PRId64 " of %s", p->offset,
+                             c->names[i]);
             note(c, FOUND_ERROR, p->offset, err);
             return false;
         }
@@ -279,7 +287,8 @@ static int compare(Compare *c)
     co_mutex_init(&c->lock);
     mutex_init(&c->found_lock);
     img_progress_begin(c->progress && !c->quiet, c->total);
-    img_run_workers(COROUTINES, worker, c, blk_bs(c->blk[0])->thread_safe || blk_bs(c->blk[1])->thread_safe);
+    img_run_workers(COROUTINES, worker, c,
+                    blk_bs(c->blk[0])->thread_safe || blk_bs(c->blk[1])->thread_safe);
     img_progress_end(c->found == FOUND_NOTHING && !img_interrupted());
     status = conclude(c);
     mutex_destroy(&c->found_lock);

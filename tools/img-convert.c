@@ -151,8 +151,10 @@ static int open_sources(Convert *c, char **names, unsigned n, Error **errp)
 static int check_sources(Convert *c, Error **errp)
 {
     if (c->create.backing && c->copy.n_src > 1) {
-        error_setg(errp, "Having a backing file for the target makes no sense when concatenating multiple input "
-                   "images");
+        error_setg(
+            errp,
+            "Having a backing file for the target makes no sense when concatenating multiple input "
+            "images");
         return -1;
     }
     if (c->bitmaps && c->copy.n_src > 1) {
@@ -204,8 +206,8 @@ static int check_target(Convert *c, Error **errp)
         return -1;
     }
     if (size < c->create.size) {
-        error_setg(errp, "'%s' is too small: %" PRId64 " bytes, %" PRId64 " are needed", c->target_name, size,
-                   c->create.size);
+        error_setg(errp, "'%s' is too small: %" PRId64 " bytes, %" PRId64 " are needed",
+                   c->target_name, size, c->create.size);
         return -1;
     }
     if (c->copy.compress && !bs->drv->co_pwritev_compressed) {
@@ -213,7 +215,8 @@ static int check_target(Convert *c, Error **errp)
         return -1;
     }
     if (c->target_is_zero && bs->backing) {
-        error_setg(errp, "Cannot use --target-is-zero when the destination image has a backing file");
+        error_setg(errp,
+                   "Cannot use --target-is-zero when the destination image has a backing file");
         return -1;
     }
     return 0;
@@ -232,7 +235,8 @@ static void coroutine_fn find_zero(void *opaque)
 
     z->is_zero = bdrv_co_is_zero_fast(blk_bs(z->blk), 0, length) > 0;
     if (!z->is_zero && z->may_clear) {
-        z->is_zero = blk_co_pwrite_zeroes(z->blk, 0, length, BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) >= 0;
+        z->is_zero =
+            blk_co_pwrite_zeroes(z->blk, 0, length, BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) >= 0;
     }
 }
 
@@ -270,7 +274,8 @@ static int copy(Convert *c, Error **errp)
     ret = img_copy_run(&c->copy, errp);
     img_progress_end(ret == 0);
     if (ret == 0 && c->bitmaps) {
-        ret = img_copy_bitmaps(blk_bs(c->copy.src[0]), blk_bs(c->copy.target), c->skip_broken, errp);
+        ret =
+            img_copy_bitmaps(blk_bs(c->copy.src[0]), blk_bs(c->copy.target), c->skip_broken, errp);
     }
     return ret;
 }
@@ -281,7 +286,9 @@ static int convert(Convert *c, char **names, unsigned n, Error **errp)
         return -1;
     }
     if (c->bitmaps && !img_bitmaps_supported(blk_bs(c->copy.src[0]))) {
-        error_setg(errp, "This will only work with a source that has persistent bitmaps, and '%s' cannot", names[0]);
+        error_setg(errp,
+                   "This will only work with a source that has persistent bitmaps, and '%s' cannot",
+                   names[0]);
         return -1;
     }
     if (!c->exists && make_target(c, errp) < 0) {
@@ -320,8 +327,8 @@ static int run(ImgArgs *args)
         return args->status;
     }
     if (img_wants_option_help(list)) {
-        ret = img_print_create_options(c.create.format,
-                                       args->n_operands ? args->operands[args->n_operands - 1] : NULL, &err);
+        ret = img_print_create_options(
+            c.create.format, args->n_operands ? args->operands[args->n_operands - 1] : NULL, &err);
     } else if (check_options(args, &c)) {
         return args->status;
     } else {

@@ -12,7 +12,10 @@
 #define IMG_COPY_MAX_COROUTINES 16
 
 typedef struct ImgCopy {
-    /* What is copied: the sources one after the other, each filled up with zeroes to whole sectors but the last. */
+    /*
+     * What is copied: the sources one after the other, each filled up with zeroes to whole sectors
+     * but the last.
+     */
     BlockBackend **src;
     const char *const *src_names;
     unsigned n_src;
@@ -33,8 +36,8 @@ typedef struct ImgCopy {
 /* The length of what will be copied; -1 with @errp set. */
 int64_t img_copy_length(const ImgCopy *copy, Error **errp);
 /*
- * Copy, and flush the target. The target is at least as long. Progress is told to img_progress_add().
- * Returns 0, or -1 with @errp set; "interrupted" after a signal.
+ * Copy, and flush the target. The target is at least as long. Progress is told to
+ * img_progress_add(). Returns 0, or -1 with @errp set; "interrupted" after a signal.
  */
 int img_copy_run(ImgCopy *copy, Error **errp);
 

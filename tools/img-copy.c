@@ -1,13 +1,14 @@
 /*
  * Parallel copying.
  *
- * Workers take chunks in the order of their offsets. What a chunk is comes from the sources' block status:
- * data to be copied, zeroes, or what the target's backing file has already. Data is read, searched for zeroes
- * (which the target then stores as such, if it has anything to do at all) and written. Reads run at the same
- * time; writes begin in the order of the offsets unless that does not matter, so that a target which allocates
- * as it is written has its clusters in a row.
+ * Workers take chunks in the order of their offsets. What a chunk is comes from the sources' block
+ * status: data to be copied, zeroes, or what the target's backing file has already. Data is read,
+ * searched for zeroes (which the target then stores as such, if it has anything to do at all) and
+ * written. Reads run at the same time; writes begin in the order of the offsets unless that does
+ * not matter, so that a target which allocates as it is written has its clusters in a row.
  *
- * Where the target allocates in clusters, chunks consist of whole ones: no cluster is written twice.
+ * Where the target allocates in clusters, chunks consist of whole ones: no cluster is written
+ * twice.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -20,7 +21,10 @@
 #include "tools/img-convert.h"
 #include "util/zero.h"
 
-/* Large enough for the device, small enough for the CPU's cache to hold what was read until it is written. */
+/*
+ * Large enough for the device, small enough for the CPU's cache to hold what was read until it is
+ * written.
+ */
 #define CHUNK_BYTES (INT64_C(1) << 20)
 #define ZERO_CHUNK_BYTES (INT64_C(1) << 30)
 #define ZERO_UNIT_BYTES 4096
@@ -105,7 +109,8 @@ static int coroutine_fn read_part(Run *r, Source *s, int64_t offset, int64_t byt
 }
 
 /* The same in the smallest pieces, those that cannot be read as zeroes. */
-static int coroutine_fn read_salvaged(Run *r, Source *s, int64_t offset, int64_t bytes, uint8_t *buf)
+static int coroutine_fn read_salvaged(Run *r, Source *s, int64_t offset, int64_t bytes,
+                                      uint8_t *buf)
 {
     for (int64_t done = 0; done < bytes; done += SALVAGE_BYTES) {
         int64_t n = MIN(SALVAGE_BYTES, bytes - done);
@@ -171,8 +176,8 @@ static int coroutine_fn look_ahead(Run *r)
     if (ret < 0 || n <= 0) {
         Error *err = NULL;
 
-        error_setg_errno(&err, ret < 0 ? -ret : EIO, "error while reading block status at offset %" PRId64,
-                         r->pos);
+        error_setg_errno(&err, ret < 0 ? -ret : EIO,
+                         "error while reading block status at offset %" PRId64, r->pos);
         fail(r, err);
         return -1;
     }
@@ -274,7 +279,10 @@ static int coroutine_fn write_zeroes(Run *r, int64_t offset, int64_t bytes)
     return blk_co_pwrite_zeroes(r->copy->target, offset, bytes, BDRV_REQ_MAY_UNMAP);
 }
 
-/* The first run of @buf that is all zero, long enough to be a hole, or all to be written; *@zero says which. */
+/*
+ * The first run of @buf that is all zero, long enough to be a hole, or all to be written; *@zero
+ * says which.
+ */
 static int64_t next_run(const Run *r, int64_t offset, int64_t bytes, const uint8_t *buf, bool *zero)
 {
     int64_t zeroes_from = -1, n;
@@ -442,9 +450,11 @@ static void set_units(Run *r)
 
     img_run(ask_target, &f);
     r->unit = MAX(f.info.cluster_size, bs->bl.request_alignment);
-    r->chunk_bytes = copy->compress ? r->unit : round_up(MAX(CHUNK_BYTES, bs->bl.opt_transfer), r->unit);
+    r->chunk_bytes =
+        copy->compress ? r->unit : round_up(MAX(CHUNK_BYTES, bs->bl.opt_transfer), r->unit);
     if (bs->bl.max_transfer && !copy->compress) {
-        r->chunk_bytes = CLAMP((int64_t)bs->bl.max_transfer / r->unit * r->unit, r->unit, r->chunk_bytes);
+        r->chunk_bytes =
+            CLAMP((int64_t)bs->bl.max_transfer / r->unit * r->unit, r->unit, r->chunk_bytes);
     }
     r->zero_unit = MAX(MIN(copy->min_sparse, ZERO_UNIT_BYTES), r->unit);
     r->mem_align = MAX(bs->bl.min_mem_alignment, 4096);

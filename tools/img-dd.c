@@ -93,8 +93,13 @@ static int copy(const Dd *d, BlockBackend *part, const char *name, Error **errp)
     ImgOpen how = { .format = d->out_format, .writable = true, .cache = "writeback" };
     g_autoptr(BlockBackend) target = img_open(name, &how, errp);
     ImgCopy job = {
-        .src = &part, .src_names = &d->in_name, .n_src = 1, .target = target, .target_name = d->out_name,
-        .coroutines = COROUTINES, .min_sparse = 4096,
+        .src = &part,
+        .src_names = &d->in_name,
+        .n_src = 1,
+        .target = target,
+        .target_name = d->out_name,
+        .coroutines = COROUTINES,
+        .min_sparse = 4096,
     };
 
     if (!target) {
@@ -165,6 +170,10 @@ static int run(ImgArgs *args)
 }
 
 const ImgCommand img_cmd_dd = {
-    "dd", "Copy a part of an image into a new one", "[bs=SIZE] [count=N] [skip=N] if=INPUT of=OUTPUT", options,
-    1, run,
+    "dd",
+    "Copy a part of an image into a new one",
+    "[bs=SIZE] [count=N] [skip=N] if=INPUT of=OUTPUT",
+    options,
+    1,
+    run,
 };

@@ -84,8 +84,9 @@ static int coroutine_fn ask(BlockDriverState *bs, int64_t offset, int64_t bytes,
 static bool continues(const Entry *a, const Entry *b)
 {
     return a->length > 0 && a->data == b->data && a->zero == b->zero && a->present == b->present &&
-           a->compressed == b->compressed && a->depth == b->depth && a->has_offset == b->has_offset &&
-           a->file == b->file && (!a->has_offset || a->offset + a->length == b->offset);
+           a->compressed == b->compressed && a->depth == b->depth &&
+           a->has_offset == b->has_offset && a->file == b->file &&
+           (!a->has_offset || a->offset + a->length == b->offset);
 }
 
 static const char *yes_no(bool value)
@@ -95,9 +96,11 @@ static const char *yes_no(bool value)
 
 static void print_json(Map *m, const Entry *e)
 {
-    printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64 ", \"depth\": %d, \"present\": %s, \"zero\": %s, "
-           "\"data\": %s, \"compressed\": %s", m->printed ? ",\n" : "", e->start, e->length, e->depth,
-           yes_no(e->present), yes_no(e->zero), yes_no(e->data), yes_no(e->compressed));
+    printf("%s{ \"start\": %" PRId64 ", \"length\": %" PRId64
+           ", \"depth\": %d, \"present\": %s, \"zero\": %s, "
+           "\"data\": %s, \"compressed\": %s",
+           m->printed ? ",\n" : "", e->start, e->length, e->depth, yes_no(e->present),
+           yes_no(e->zero), yes_no(e->data), yes_no(e->compressed));
     if (e->has_offset) {
         printf(", \"offset\": %" PRId64, e->offset);
     }
@@ -192,8 +195,12 @@ static int run(ImgArgs *args)
         case 'U': how.force_share = true; break;
         case IMG_OPT_IMAGE_OPTS: how.image_opts = true; break;
         case IMG_OPT_OUTPUT: img_arg_output(args, &m.json); break;
-        case IMG_OPT_START_OFFSET: img_arg_size(args, "start offset", 0, BDRV_MAX_LENGTH, &m.start); break;
-        case IMG_OPT_MAX_LENGTH: img_arg_size(args, "max length", 0, BDRV_MAX_LENGTH, &max_length); break;
+        case IMG_OPT_START_OFFSET:
+            img_arg_size(args, "start offset", 0, BDRV_MAX_LENGTH, &m.start);
+            break;
+        case IMG_OPT_MAX_LENGTH:
+            img_arg_size(args, "max length", 0, BDRV_MAX_LENGTH, &max_length);
+            break;
         }
     }
     if (args->stop) {

@@ -1,9 +1,9 @@
 /*
  * ferry-img measure: how long the file of a new image would be.
  *
- * A qcow2 file of N data clusters has a header, tables of two levels for the whole disk, and counts for all of
- * these clusters and for the counts themselves. "required" is with the data there is, "fully allocated" with
- * every cluster.
+ * A qcow2 file of N data clusters has a header, tables of two levels for the whole disk, and counts
+ * for all of these clusters and for the counts themselves. "required" is with the data there is,
+ * "fully allocated" with every cluster.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,7 +21,10 @@
 #define DEFAULT_REFCOUNT_BITS 16
 #define L1_ENTRIES_MAX (32 * MiB / 8)
 #define TABLE_ENTRY_BYTES 8
-/* On disk: a table entry a bitmap's cluster; a directory entry of 24 bytes and a name, in units of 8. */
+/*
+ * On disk: a table entry a bitmap's cluster; a directory entry of 24 bytes and a name, in units of
+ * 8.
+ */
 #define BITMAP_DIR_ENTRY_BYTES 24
 
 static const ImgOption options[] = {
@@ -69,7 +72,8 @@ static bool is_power_of_two(uint64_t n)
 
 static int read_qcow2_options(Measure *m, Error **errp)
 {
-    const char *cluster = get_string(m->opts, "cluster_size"), *bits = get_string(m->opts, "refcount_bits");
+    const char *cluster = get_string(m->opts, "cluster_size"),
+               *bits = get_string(m->opts, "refcount_bits");
 
     m->cluster = DEFAULT_CLUSTER_BYTES;
     m->refcount_bits = DEFAULT_REFCOUNT_BITS;
@@ -120,7 +124,8 @@ static void coroutine_fn count_data(void *opaque)
 
     while (offset < m->size) {
         int64_t n = 0, end;
-        int ret = blk_co_block_status_above(m->blk, NULL, offset, m->size - offset, &n, NULL, NULL, NULL);
+        int ret =
+            blk_co_block_status_above(m->blk, NULL, offset, m->size - offset, &n, NULL, NULL, NULL);
 
         if (ret < 0 || n <= 0) {
             m->ret = ret < 0 ? ret : -EIO;
@@ -151,11 +156,13 @@ static void measure_bitmaps(Measure *m)
     const char *compat = get_string(m->opts, "compat");
     uint64_t directory = 0;
 
-    m->has_bitmaps = img_bitmaps_supported(bs) && (!compat || (strcmp(compat, "0.10") && strcmp(compat, "v2")));
+    m->has_bitmaps =
+        img_bitmaps_supported(bs) && (!compat || (strcmp(compat, "0.10") && strcmp(compat, "v2")));
     if (!m->has_bitmaps) {
         return;
     }
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b; b = bdrv_dirty_bitmap_next(bs, b)) {
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
+         b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_get_persistence(b) && !bdrv_dirty_bitmap_inconsistent(b)) {
             m->bitmaps += bitmap_clusters(m, b) * m->cluster;
             directory += round_up(BITMAP_DIR_ENTRY_BYTES + strlen(bdrv_dirty_bitmap_name(b)), 8);
@@ -223,7 +230,8 @@ static void print(const Measure *m, bool json)
         img_print_json(obj);
         return;
     }
-    printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", m->required, m->fully);
+    printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", m->required,
+           m->fully);
     if (m->has_bitmaps) {
         printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
     }
@@ -242,7 +250,8 @@ static int work(const Request *r, const char *filename, Error **errp)
     Measure m = { .size = r->size, .drv = bdrv_find_driver(r->format, NULL) };
     int ret = -1;
 
-    if (!m.drv || !m.drv->co_create_opts || (m.drv->driver != BLOCKDEV_DRIVER_QCOW2 && m.drv->is_format)) {
+    if (!m.drv || !m.drv->co_create_opts ||
+        (m.drv->driver != BLOCKDEV_DRIVER_QCOW2 && m.drv->is_format)) {
         error_setg(errp, "Format driver '%s' does not support size measurement", r->format);
         return -1;
     }
@@ -291,7 +300,8 @@ static int run(ImgArgs *args)
     } else if (args->n_operands == 0 && r.size < 0) {
         return img_usage_error(args, "Either --size N or one filename must be specified.");
     } else if (args->n_operands == 0 && (r.how.format || r.how.image_opts)) {
-        return img_usage_error(args, "--image-opts and -f can only be used with a filename argument.");
+        return img_usage_error(args,
+                               "--image-opts and -f can only be used with a filename argument.");
     } else {
         ret = work(&r, args->n_operands ? args->operands[0] : NULL, &err);
     }

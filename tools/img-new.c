@@ -44,7 +44,8 @@ static bool option_known(const BlockDriver *drv, const char *name)
     return !strcmp(name, "size") || find_option(drv->create_options, name);
 }
 
-struct json_object *img_parse_create_options(const BlockDriver *drv, const GPtrArray *options, Error **errp)
+struct json_object *img_parse_create_options(const BlockDriver *drv, const GPtrArray *options,
+                                             Error **errp)
 {
     struct json_object *all = json_object_new_object();
 
@@ -75,8 +76,9 @@ static void print_options(const BdrvCreateOption *table, const BdrvCreateOption 
         if (!find_option(except, table->name)) {
             g_autofree char *left = g_strdup_printf("  %s=<str>", table->name);
 
-            printf("%-24s - %s%s%s%s\n", left, table->desc, table->default_value ? " (default: " : "",
-                   table->default_value ? table->default_value : "", table->default_value ? ")" : "");
+            printf(
+                "%-24s - %s%s%s%s\n", left, table->desc, table->default_value ? " (default: " : "",
+                table->default_value ? table->default_value : "", table->default_value ? ")" : "");
         }
     }
 }
@@ -125,7 +127,10 @@ static char *directory_of(const char *image)
     return path && strchr(path, '/') ? g_path_get_dirname(path) : NULL;
 }
 
-/* The path of a backing file for who stands in our working directory: images name it from where they are. */
+/*
+ * The path of a backing file for who stands in our working directory: images name it from where
+ * they are.
+ */
 static char *backing_seen_from_here(const char *image, const char *backing)
 {
     const char *colon = strchr(backing, ':'), *slash = strchr(backing, '/');
@@ -138,7 +143,10 @@ static char *backing_seen_from_here(const char *image, const char *backing)
     return dir ? g_build_filename(dir, backing, NULL) : g_strdup(backing);
 }
 
-/* Open the backing file once, as whoever opens the image will have to. Its length, or -1 with @errp set. */
+/*
+ * Open the backing file once, as whoever opens the image will have to. Its length, or -1 with @errp
+ * set.
+ */
 static int64_t look_at_backing(const ImgCreate *c, const char *format, Error **errp)
 {
     g_autofree char *path = backing_seen_from_here(c->filename, c->backing);
@@ -165,7 +173,8 @@ static const char *get_string(struct json_object *opts, const char *key)
     return json_object_object_get_ex(opts, key, &value) ? json_object_get_string(value) : NULL;
 }
 
-static int settle_backing(ImgCreate *c, const BlockDriver *drv, struct json_object *opts, Error **errp)
+static int settle_backing(ImgCreate *c, const BlockDriver *drv, struct json_object *opts,
+                          Error **errp)
 {
     int64_t length;
 
@@ -269,7 +278,8 @@ static int make(ImgCreate *c, const BlockDriver *drv, struct json_object *opts, 
         return -1;
     }
     /* Formats that count in sectors. */
-    if (drv->is_format && c->size % BDRV_SECTOR_BYTES && c->size <= BDRV_MAX_LENGTH - BDRV_SECTOR_BYTES) {
+    if (drv->is_format && c->size % BDRV_SECTOR_BYTES &&
+        c->size <= BDRV_MAX_LENGTH - BDRV_SECTOR_BYTES) {
         c->size += BDRV_SECTOR_BYTES - c->size % BDRV_SECTOR_BYTES;
     }
     prealloc = get_string(opts, "preallocation");

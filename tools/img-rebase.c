@@ -1,9 +1,9 @@
 /*
  * ferry-img rebase: another backing file for an image.
  *
- * The content of the disk stays as it is: where the old and the new backing file differ and the image has
- * nothing of its own, it gets what the old one has, before its header names the new one. So it is whole at
- * every moment. With -u only the header changes.
+ * The content of the disk stays as it is: where the old and the new backing file differ and the
+ * image has nothing of its own, it gets what the old one has, before its header names the new one.
+ * So it is whole at every moment. With -u only the header changes.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -48,7 +48,8 @@ typedef struct Rebase {
 
     BlockBackend *blk;
     Side old, new;
-    BlockDriverState *shared;   /* the layer of the old chain that is the new backing file; NULL: none */
+    BlockDriverState
+        *shared; /* the layer of the old chain that is the new backing file; NULL: none */
     int64_t length, unit, chunk;
     size_t mem_align;
     CoMutex lock;               /* of pos */
@@ -69,7 +70,10 @@ static void failed(Rebase *r, int ret, int64_t offset, const char *what)
 
 /* ---- which ranges ---- */
 
-/* Whether the image shows the old backing file at r->pos, of which the new one may differ; *n: for how long. */
+/*
+ * Whether the image shows the old backing file at r->pos, of which the new one may differ; *n: for
+ * how long.
+ */
 static int coroutine_fn needs_look(Rebase *r, int64_t *n)
 {
     BlockDriverState *bs = bdrv_skip_filters(blk_bs(r->blk));
@@ -82,8 +86,9 @@ static int coroutine_fn needs_look(Rebase *r, int64_t *n)
     }
     if (r->shared && r->old.blk && blk_bs(r->old.blk) != r->shared && r->pos < r->old.length) {
         /* What no layer above the shared one has is the same before and after. */
-        ret = bdrv_co_block_status_above(blk_bs(r->old.blk), r->shared, r->pos,
-                                         MIN(*n, r->old.length - r->pos), &pnum, NULL, NULL, &depth);
+        ret =
+            bdrv_co_block_status_above(blk_bs(r->old.blk), r->shared, r->pos,
+                                       MIN(*n, r->old.length - r->pos), &pnum, NULL, NULL, &depth);
         if (ret < 0 || pnum <= 0) {
             return ret < 0 ? ret : -EIO;
         }
@@ -141,7 +146,10 @@ static int coroutine_fn read_side(const Side *side, int64_t offset, int64_t byte
     return ret;
 }
 
-/* Clusters that are the image's own already were written since it was asked, or are mixed with others. */
+/*
+ * Clusters that are the image's own already were written since it was asked, or are mixed with
+ * others.
+ */
 static int coroutine_fn write_unit(Rebase *r, int64_t offset, int64_t bytes, const uint8_t *buf)
 {
     int64_t pnum = 0;
@@ -221,7 +229,8 @@ static int copy_differences(Rebase *r, Error **errp)
     img_run_workers(COROUTINES, worker, r, false);
     img_progress_end(r->ret >= 0 && !img_interrupted());
     if (r->ret < 0) {
-        error_setg_errno(errp, -r->ret, "error while %s at byte %" PRId64, r->failed_what, r->failed_at);
+        error_setg_errno(errp, -r->ret, "error while %s at byte %" PRId64, r->failed_what,
+                         r->failed_at);
         return -1;
     }
     if (img_interrupted()) {
@@ -270,7 +279,8 @@ static char *new_path(const Rebase *r)
     const char *colon = strchr(r->new_name, ':'), *slash = strchr(r->new_name, '/');
     g_autofree char *own = img_path_of(bdrv_get_filename(blk_bs(r->blk))), *dir = NULL;
 
-    if (r->new_name[0] == '/' || (colon && (!slash || colon < slash)) || !own || !strchr(own, '/')) {
+    if (r->new_name[0] == '/' || (colon && (!slash || colon < slash)) || !own ||
+        !strchr(own, '/')) {
         return g_strdup(r->new_name);
     }
     dir = g_path_get_dirname(own);
@@ -349,7 +359,8 @@ static int change_header(Rebase *r, Error **errp)
     }
     img_run(change_entry, &c);
     if (c.ret == -ENOSPC) {
-        error_setg(errp, "Could not change the backing file to '%s': No space left in the file header",
+        error_setg(errp,
+                   "Could not change the backing file to '%s': No space left in the file header",
                    r->new_name);
     } else if (c.ret < 0) {
         error_setg_errno(errp, -c.ret, "Could not change the backing file to '%s'", r->new_name);
@@ -370,7 +381,8 @@ static int rebase(Rebase *r, Error **errp)
         return -1;
     }
     if (!blk_bs(r->blk)->drv->co_change_backing_file) {
-        error_setg(errp, "Format driver '%s' does not support backing files", blk_bs(r->blk)->drv->format_name);
+        error_setg(errp, "Format driver '%s' does not support backing files",
+                   blk_bs(r->blk)->drv->format_name);
     } else if (r->unsafe) {
         ret = change_header(r, errp);
     } else if (open_sides(r, errp) == 0 && copy_differences(r, errp) == 0) {
@@ -388,7 +400,8 @@ static int check_options(ImgArgs *args, const Rebase *r)
         return img_usage_error(args, "Expecting one image file name");
     }
     if (!r->new_name) {
-        return img_usage_error(args, "Must specify backing file (-b) or use simple rebase mode (-u)");
+        return img_usage_error(args,
+                               "Must specify backing file (-b) or use simple rebase mode (-u)");
     }
     if (*r->new_name && !r->new_format) {
         return img_usage_error(args, "backing format must be specified: give it with -F");

@@ -15,7 +15,8 @@
 static const ImgOption options[] = {
     { 'f', NULL, "FORMAT", "format of the image (default: look into it)" },
     { IMG_OPT_IMAGE_OPTS, "image-opts", NULL, "FILENAME is a description, KEY=VALUE,..." },
-    { IMG_OPT_PREALLOCATION, "preallocation", "MODE", "of what is added: off (default), metadata, falloc, full" },
+    { IMG_OPT_PREALLOCATION, "preallocation", "MODE",
+      "of what is added: off (default), metadata, falloc, full" },
     { IMG_OPT_SHRINK, "shrink", NULL, "the new length may be shorter" },
     { 'q', NULL, NULL, "print nothing but errors" },
     { 0 },
@@ -55,7 +56,8 @@ static int64_t new_length(const Resize *r, int64_t current, Error **errp)
 {
     int64_t length = r->sign == '-' ? current - r->size : r->size;
 
-    if (r->sign == '+' && (__builtin_add_overflow(current, r->size, &length) || length > BDRV_MAX_LENGTH)) {
+    if (r->sign == '+' &&
+        (__builtin_add_overflow(current, r->size, &length) || length > BDRV_MAX_LENGTH)) {
         error_setg(errp, "The new image size would be too large");
         return -1;
     }
@@ -86,12 +88,14 @@ static int resize(const Resize *r, BlockBackend *blk, Error **errp)
     }
     length = new_length(r, current, errp);
     /* What is added is zero, whatever a longer backing file has there. */
-    if (length < 0 || blk_truncate(blk, length, false, r->prealloc, BDRV_REQ_ZERO_WRITE, errp) < 0) {
+    if (length < 0 ||
+        blk_truncate(blk, length, false, r->prealloc, BDRV_REQ_ZERO_WRITE, errp) < 0) {
         return -1;
     }
     now = blk_getlength(blk);
     if (now != length && now >= 0 && blk_bs(blk)->drv->is_format) {
-        warn_report("Image should have been resized to %" PRId64 " bytes, but was resized to %" PRId64 " bytes",
+        warn_report("Image should have been resized to %" PRId64
+                    " bytes, but was resized to %" PRId64 " bytes",
                     length, now);
     }
     ret = blk_flush(blk);

@@ -53,7 +53,8 @@ void img_run_workers(unsigned n, CoroutineEntry *fn, void *opaque, bool threads)
     g_autoptr(GPtrArray) pool = start_threads(threads ? n : 0);
 
     for (unsigned i = 0; i < n; i++) {
-        AioContext *ctx = pool->len ? iothread_context(pool->pdata[i % pool->len]) : aio_context_main();
+        AioContext *ctx =
+            pool->len ? iothread_context(pool->pdata[i % pool->len]) : aio_context_main();
 
         aio_co_schedule(ctx, coroutine_create(worker_entry, &w));
     }

@@ -1,9 +1,10 @@
 /*
  * New images get their names when they are whole.
  *
- * The file is made beside its final place as NAME.part-XXXXXX and renamed at the end, which replaces what had
- * the name in one step. What an end of the process in between leaves is the part, never half an image under
- * the name. Devices, descriptors and whatever a server keeps are written in place.
+ * The file is made beside its final place as NAME.part-XXXXXX and renamed at the end, which
+ * replaces what had the name in one step. What an end of the process in between leaves is the part,
+ * never half an image under the name. Devices, descriptors and whatever a server keeps are written
+ * in place.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -54,7 +55,10 @@ static int look_at_old(ImgStaging *s, Error **errp)
     return check_unused(s->final, errp);
 }
 
-/* A directory of the file system that makes regular files: not /dev/stdout, /proc/self/fd/3, /dev/fdset/1. */
+/*
+ * A directory of the file system that makes regular files: not /dev/stdout, /proc/self/fd/3,
+ * /dev/fdset/1.
+ */
 static bool is_special(const char *path)
 {
     return g_str_has_prefix(path, "/dev/fd") || g_str_has_prefix(path, "/dev/std") ||

@@ -1,9 +1,9 @@
 /*
  * Coroutines and contexts: who enters which coroutine where, and waiting for them from outside.
  *
- * A coroutine that was scheduled may still be on its way into its yield in another thread: the loop that
- * takes it from the queue waits until the thread that it left says that the stack is free, which is a
- * matter of instructions.
+ * A coroutine that was scheduled may still be on its way into its yield in another thread: the loop
+ * that takes it from the queue waits until the thread that it left says that the stack is free,
+ * which is a matter of instructions.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -93,7 +93,9 @@ void coroutine_fn aio_co_sleep_ns(int64_t ns)
     aio_timer_free(timer);
 }
 
-/* Waiting outside of coroutines ----------------------------------------------------------------- */
+/*
+ * Waiting outside of coroutines -----------------------------------------------------------------
+ */
 
 /* Contexts in which AIO_WAIT_WHILE waits, one entry for each wait. */
 static Mutex waits_lock;

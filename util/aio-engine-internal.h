@@ -14,8 +14,8 @@ typedef struct AioEngine {
     const char *name;
     bool (*available)(Error **errp);
     /*
-     * Do a request whose vector has at most IOV_MAX elements and PART_BYTES_MAX bytes, as its system
-     * call would: the result may be short, and -EINTR and -EAGAIN are results.
+     * Do a request whose vector has at most IOV_MAX elements and PART_BYTES_MAX bytes, as its
+     * system call would: the result may be short, and -EINTR and -EAGAIN are results.
      */
     int64_t coroutine_fn (*co_submit)(AioContext *ctx, const AioRequest *part);
 } AioEngine;

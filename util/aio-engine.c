@@ -31,8 +31,8 @@ bool aio_engine_available(AioEngineKind kind, Error **errp)
 }
 
 /*
- * One part. What a ring refuses for the moment (its memory ran out, its submitter has ended) is done by
- * a thread of the pool, whose answer is final.
+ * One part. What a ring refuses for the moment (its memory ran out, its submitter has ended) is
+ * done by a thread of the pool, whose answer is final.
  */
 static int64_t coroutine_fn submit_part(AioEngineKind kind, const AioRequest *part)
 {
@@ -48,7 +48,9 @@ static int64_t coroutine_fn submit_part(AioEngineKind kind, const AioRequest *pa
     return ret;
 }
 
-/* Whether @ret, the result of the part that begins @done bytes into @req, is the end of the file. */
+/*
+ * Whether @ret, the result of the part that begins @done bytes into @req, is the end of the file.
+ */
 static bool at_end_of_file(const AioRequest *req, uint64_t done, int64_t ret)
 {
     /* Direct I/O cannot go on where an end of file that is no sector's left it. */

@@ -5,8 +5,8 @@
  *   native     libaio; asynchronous only with O_DIRECT; what it cannot do goes to the pool
  *   threads    the system calls themselves, in the thread pool
  *
- * An engine is one file with one AioEngine. Its part of a context is made when the first request comes.
- * Requests that are submitted in one turn of the loop reach the kernel in one system call.
+ * An engine is one file with one AioEngine. Its part of a context is made when the first request
+ * comes. Requests that are submitted in one turn of the loop reach the kernel in one system call.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -51,10 +51,11 @@ bool aio_engine_available(AioEngineKind kind, Error **errp);
 
 /*
  * aio_engine_co_submit:
- * @req: the request; it, its vector and its memory stay the caller's and in place until this returns
+ * @req: the request; it, its vector and its memory stay the caller's and in place until this
+ * returns
  *
- * Do it, yielding meanwhile. In any context's coroutine. Interrupted and short transfers are continued;
- * a read that meets the end of the file is short.
+ * Do it, yielding meanwhile. In any context's coroutine. Interrupted and short transfers are
+ * continued; a read that meets the end of the file is short.
  *
  * Returns: bytes transferred (READ; WRITE: all), 0 for the others; a negative errno.
  */

@@ -2,14 +2,14 @@
  * Descriptors: one epoll set a context, in which a descriptor stays for as long as somebody cares.
  *
  * It is watched in one of two ways. Handlers are level-triggered. Waits of coroutines are
- * edge-triggered: each direction has a flag that says "an edge came and nobody has waited since", so a
- * wait after it returns at once, and a coroutine that tries the system call first and waits on EAGAIN
- * costs no epoll_ctl() at all. Writability is watched only from the first wait for it until an edge
- * comes that nobody waits for: a peer that reads would cause one after the other.
+ * edge-triggered: each direction has a flag that says "an edge came and nobody has waited since",
+ * so a wait after it returns at once, and a coroutine that tries the system call first and waits on
+ * EAGAIN costs no epoll_ctl() at all. Writability is watched only from the first wait for it until
+ * an edge comes that nobody waits for: a peer that reads would cause one after the other.
  *
- * Events are taken in batches. Handlers of a batch may remove each other (the states are freed when no
- * batch is in work) and may poll the context again, after which the rest of the batch is stale and is
- * dropped: level-triggered ones come back, and edges were noted before any handler ran.
+ * Events are taken in batches. Handlers of a batch may remove each other (the states are freed when
+ * no batch is in work) and may poll the context again, after which the rest of the batch is stale
+ * and is dropped: level-triggered ones come back, and edges were noted before any handler ran.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

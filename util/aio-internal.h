@@ -1,8 +1,8 @@
 /*
  * Inside of an AioContext, for util/ only.
  *
- * What other threads may touch is @incoming, @notified, @sleeping, @pushing and the atomic settings;
- * everything else belongs to the context's home.
+ * What other threads may touch is @incoming, @notified, @sleeping, @pushing and the atomic
+ * settings; everything else belongs to the context's home.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -12,7 +12,9 @@
 
 #include "util/aio.h"
 
-/* A call that waits in a context's queue: part of a larger thing, which stays in place until then. */
+/*
+ * A call that waits in a context's queue: part of a larger thing, which stays in place until then.
+ */
 typedef struct AioCall AioCall;
 struct AioCall {
     AioCall *next;
@@ -26,7 +28,7 @@ struct AioHook {
     AioHook *next;
     void (*flush)(AioHook *hook);       /* hand the kernel what was queued */
     bool (*reap)(AioHook *hook);        /* finish what is done; returns whether something was */
-    bool (*ready)(AioHook *hook);       /* whether reap would find something, without a system call */
+    bool (*ready)(AioHook *hook); /* whether reap would find something, without a system call */
     /* The loop is going to sleep (then asks @ready once more), or is awake. NULL: all the same. */
     void (*sleep)(AioHook *hook, bool sleeping);
     void (*destroy)(AioHook *hook);
@@ -80,7 +82,9 @@ bool aio_calls_pending(AioContext *ctx);
 void aio_hook_add(AioContext *ctx, AioHook *hook);
 void aio_hooks_flush(AioContext *ctx);
 bool aio_hooks_ready(AioContext *ctx);
-/* An eventfd or timerfd that only ends a sleep: nobody reads it, nothing is called. False: errno. */
+/*
+ * An eventfd or timerfd that only ends a sleep: nobody reads it, nothing is called. False: errno.
+ */
 bool aio_wake_fd_add(AioContext *ctx, int fd);
 
 /* Descriptors (aio-fd.c): wait for events with epoll and hand them out. -1: for ever. */

@@ -1,10 +1,10 @@
 /*
  * The engine `native`: Linux AIO by libaio.
  *
- * The kernel does it in the background for direct I/O only; anything else would block in io_submit(), so
- * it goes to the thread pool. The requests of a turn are submitted by one system call; an eventfd in the
- * context's set tells of completions. No more requests are under way than the kernel was asked to have
- * room for; further ones wait in a list.
+ * The kernel does it in the background for direct I/O only; anything else would block in
+ * io_submit(), so it goes to the thread pool. The requests of a turn are submitted by one system
+ * call; an eventfd in the context's set tells of completions. No more requests are under way than
+ * the kernel was asked to have room for; further ones wait in a list.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

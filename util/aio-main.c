@@ -4,9 +4,9 @@
  * The main context is turned by GLib's loop: it is a source whose descriptor is the epoll set. GLib
  * sleeps in milliseconds, so the first timer's deadline is given to a timerfd in the set instead.
  *
- * With a big lock the main context's home moves: any thread that holds the lock may use it, and turn it
- * by aio_poll(), while the main thread sleeps in GLib's poll or waits for the lock. So GLib's sleep is
- * remembered apart from aio_poll()'s, and whatever is added is announced to both.
+ * With a big lock the main context's home moves: any thread that holds the lock may use it, and
+ * turn it by aio_poll(), while the main thread sleeps in GLib's poll or waits for the lock. So
+ * GLib's sleep is remembered apart from aio_poll()'s, and whatever is added is announced to both.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,15 +1,16 @@
 /*
  * The engine `io_uring`: a ring for each context, made at the first request.
  *
- * A request takes a submission entry and its coroutine yields; all entries of a turn go to the kernel
- * in one system call, and what it could do at once (reads from the page cache) is finished right after
- * it. For the rest an eventfd in the context's set ends the loop's sleep. The kernel drops no completion
- * as long as no more requests are under way than the completion ring has entries; further ones wait in a
- * list.
+ * A request takes a submission entry and its coroutine yields; all entries of a turn go to the
+ * kernel in one system call, and what it could do at once (reads from the page cache) is finished
+ * right after it. For the rest an eventfd in the context's set ends the loop's sleep. The kernel
+ * drops no completion as long as no more requests are under way than the completion ring has
+ * entries; further ones wait in a list.
  *
- * An iothread's ring has one submitter, which also does the kernel's deferred work, when it asks for it:
- * no interrupts between; and the eventfd is written only while the loop sleeps. The main context's ring
- * is used by any thread that holds the big lock, also while another one sleeps, so none of that there.
+ * An iothread's ring has one submitter, which also does the kernel's deferred work, when it asks
+ * for it: no interrupts between; and the eventfd is written only while the loop sleeps. The main
+ * context's ring is used by any thread that holds the big lock, also while another one sleeps, so
+ * none of that there.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

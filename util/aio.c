@@ -1,13 +1,13 @@
 /*
- * The loop. One turn: run the calls that wait, the timers that are due and what engines have finished;
- * only when there was nothing of that kind (or for the sixteenth time in a row) look at descriptors, and
- * sleep there when the caller wants to wait.
+ * The loop. One turn: run the calls that wait, the timers that are due and what engines have
+ * finished; only when there was nothing of that kind (or for the sixteenth time in a row) look at
+ * descriptors, and sleep there when the caller wants to wait.
  *
  * Waking a sleeper. Who has something for the loop stores it (a call in @incoming, a condition of
- * AIO_WAIT_WHILE), then sets @notified, then looks at @sleeping, and writes the eventfd when it is set
- * and @notified was not. A loop that is going to sleep sets @sleeping, clears @notified, and then looks
- * for work. So either the loop sees the work or the other one sees that it sleeps. The eventfd is
- * watched edge-triggered and never read.
+ * AIO_WAIT_WHILE), then sets @notified, then looks at @sleeping, and writes the eventfd when it is
+ * set and @notified was not. A loop that is going to sleep sets @sleeping, clears @notified, and
+ * then looks for work. So either the loop sees the work or the other one sees that it sleeps. The
+ * eventfd is watched edge-triggered and never read.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,7 +32,9 @@ int64_t aio_clock_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* Life ------------------------------------------------------------------------------------------ */
+/*
+ * Life ------------------------------------------------------------------------------------------
+ */
 
 bool aio_wake_fd_add(AioContext *ctx, int fd)
 {
@@ -96,7 +98,9 @@ void aio_context_unref(AioContext *ctx)
     g_free(ctx);
 }
 
-/* Calls for later ------------------------------------------------------------------------------- */
+/*
+ * Calls for later -------------------------------------------------------------------------------
+ */
 
 void aio_notify(AioContext *ctx)
 {
@@ -121,8 +125,8 @@ static void push(AioContext *ctx, AioCall *call)
 }
 
 /*
- * The call may be the last thing that its context ever does: once it is pushed, another thread's right
- * to touch the context is over, except that the context's end waits for @pushing.
+ * The call may be the last thing that its context ever does: once it is pushed, another thread's
+ * right to touch the context is over, except that the context's end waits for @pushing.
  */
 void aio_call_push(AioContext *ctx, AioCall *call)
 {
@@ -211,7 +215,9 @@ void aio_bh_schedule_oneshot(AioContext *ctx, AioFn *fn, void *opaque)
     aio_call_push(ctx, &oneshot->call);
 }
 
-/* Hooks ----------------------------------------------------------------------------------------- */
+/*
+ * Hooks -----------------------------------------------------------------------------------------
+ */
 
 void aio_hook_add(AioContext *ctx, AioHook *hook)
 {
@@ -246,7 +252,9 @@ bool aio_hooks_ready(AioContext *ctx)
     return false;
 }
 
-/* Turns ----------------------------------------------------------------------------------------- */
+/*
+ * Turns -----------------------------------------------------------------------------------------
+ */
 
 void aio_context_set_poll_max_ns(AioContext *ctx, int64_t max_ns)
 {
@@ -333,7 +341,10 @@ static bool sleep_in_poll(AioContext *ctx)
     return did;
 }
 
-/* Look again and again for as long as it is thought worth while. Returns whether there is, or was, something to do. */
+/*
+ * Look again and again for as long as it is thought worth while. Returns whether there is, or was,
+ * something to do.
+ */
 static bool spin(AioContext *ctx, int64_t start, bool *did)
 {
     int64_t end = MIN(start + ctx->poll_ns, aio_timers_deadline(ctx));

@@ -96,7 +96,9 @@ void bitmap_fill(unsigned long *map, unsigned long nbits)
     bitmap_set(map, 0, nbits);
 }
 
-/* Put the first @nbits bits of @value in *@word, leaving the others; all of it when @nbits is 64. */
+/*
+ * Put the first @nbits bits of @value in *@word, leaving the others; all of it when @nbits is 64.
+ */
 static inline void store_word(unsigned long *word, unsigned long value, unsigned long nbits)
 {
     if (nbits < BITS_PER_LONG) {

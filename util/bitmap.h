@@ -1,5 +1,6 @@
 /*
- * Bitmaps: arrays of unsigned long in which bit n is bit n % BITS_PER_LONG of word n / BITS_PER_LONG.
+ * Bitmaps: arrays of unsigned long in which bit n is bit n % BITS_PER_LONG of word n /
+ * BITS_PER_LONG.
  *
  * Sizes and positions count bits and are unsigned long, so one bitmap can cover every page of any
  * machine. A map of n bits occupies BITS_TO_LONGS(n) words; the bits after n in its last word are
@@ -98,7 +99,9 @@ void bitmap_copy(unsigned long *dst, const unsigned long *src, unsigned long nbi
  */
 unsigned long bitmap_take_atomic(unsigned long *dst, unsigned long *src, unsigned long nbits);
 
-/* dst = a OP b, over @nbits bits; dst may be a or b. and() and andnot() return whether any is set. */
+/*
+ * dst = a OP b, over @nbits bits; dst may be a or b. and() and andnot() return whether any is set.
+ */
 void bitmap_or(unsigned long *dst, const unsigned long *a, const unsigned long *b,
                unsigned long nbits);
 bool bitmap_and(unsigned long *dst, const unsigned long *a, const unsigned long *b,

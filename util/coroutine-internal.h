@@ -2,8 +2,9 @@
  * Inside of a coroutine, for util/ only.
  *
  * The struct lies at the top of the coroutine's own stack. What changes hands between threads is
- * @running (cleared by the thread that was left, once nothing uses the stack any more; whoever enters
- * next waits for it) and @scheduled (set by who puts @call into a context's queue, cleared there).
+ * @running (cleared by the thread that was left, once nothing uses the stack any more; whoever
+ * enters next waits for it) and @scheduled (set by who puts @call into a context's queue, cleared
+ * there).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -56,7 +57,9 @@ struct Coroutine {
 
 /* Save the callee's registers and stack pointer in *@save, go on at @load (coroutine-x86_64.c). */
 void coroutine_switch(void **save, void *load);
-/* Lay a first frame below @top, from which coroutine_switch() calls @fn(@arg); returns its @load. */
+/*
+ * Lay a first frame below @top, from which coroutine_switch() calls @fn(@arg); returns its @load.
+ */
 void *coroutine_first_frame(void *top, void (*fn)(void *arg), void *arg);
 
 #endif

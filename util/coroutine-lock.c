@@ -1,7 +1,7 @@
 /*
- * Waiting coroutines are kept in lists, each guarded by a mutex that is held for a few instructions.
- * What is waited for is handed over: whoever unlocks makes the first waiter the holder before it wakes
- * it, so nobody can overtake and nobody wakes for nothing.
+ * Waiting coroutines are kept in lists, each guarded by a mutex that is held for a few
+ * instructions. What is waited for is handed over: whoever unlocks makes the first waiter the
+ * holder before it wakes it, so nobody can overtake and nobody wakes for nothing.
  *
  * A waiter lies on the stack of its coroutine: it is taken off the list before the wake-up and not
  * touched after it. The waker may be faster than the waiter's yield: aio_co_wake() sees to that.

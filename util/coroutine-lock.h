@@ -1,8 +1,9 @@
 /*
  * Locks and queues that make a coroutine wait, not its thread.
  *
- * All are safe between threads: a coroutine that is woken goes on in the AioContext in which it waited.
- * Zeroed memory is an initialised object of each kind. Waiters are served first come, first served.
+ * All are safe between threads: a coroutine that is woken goes on in the AioContext in which it
+ * waited. Zeroed memory is an initialised object of each kind. Waiters are served first come, first
+ * served.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,7 +22,10 @@ typedef struct CoWaitList {
     CoWaiter *first, *last;
 } CoWaitList;
 
-/* A mutex. Not recursive. It may be held across a yield and is released by the coroutine that took it. */
+/*
+ * A mutex. Not recursive. It may be held across a yield and is released by the coroutine that took
+ * it.
+ */
 typedef struct CoMutex {
     Mutex guard;
     Coroutine *holder;
@@ -35,8 +39,9 @@ void coroutine_fn co_mutex_unlock(CoMutex *mutex);
 bool co_mutex_is_locked(CoMutex *mutex);
 
 /*
- * A queue of coroutines that wait for something. co_queue_wait() releases @mutex while it waits (NULL:
- * there is none, all users run in one AioContext) and takes it again. There are no spurious wake-ups.
+ * A queue of coroutines that wait for something. co_queue_wait() releases @mutex while it waits
+ * (NULL: there is none, all users run in one AioContext) and takes it again. There are no spurious
+ * wake-ups.
  */
 typedef struct CoQueue {
     Mutex guard;

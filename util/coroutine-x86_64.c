@@ -1,6 +1,7 @@
 /*
- * From one stack to another: push what a function must preserve (System V ABI: rbx, rbp, r12 to r15, the
- * control bits of SSE and x87), exchange the stack pointer, pop the same from the other stack.
+ * From one stack to another: push what a function must preserve (System V ABI: rbx, rbp, r12 to
+ * r15, the control bits of SSE and x87), exchange the stack pointer, pop the same from the other
+ * stack.
  *
  * A saved stack, from its pointer upwards:
  *

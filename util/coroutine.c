@@ -1,11 +1,11 @@
 /*
- * Coroutines on stacks of their own. Entering one is a call whose return is the yield: what belongs to
- * the enterer (its stack pointer, its sanitizer state) is kept in the coroutine that it entered, so a
- * plain thread needs nothing of its own.
+ * Coroutines on stacks of their own. Entering one is a call whose return is the yield: what belongs
+ * to the enterer (its stack pointer, its sanitizer state) is kept in the coroutine that it entered,
+ * so a plain thread needs nothing of its own.
  *
- * A stack is mapped once and used by one coroutine after the other; a few wait with each thread, more in
- * a pool for all, and what exceeds that is unmapped. The stacks' tops are put at different distances
- * from the page's end, else all would compete for the same lines of the cache.
+ * A stack is mapped once and used by one coroutine after the other; a few wait with each thread,
+ * more in a pool for all, and what exceeds that is unmapped. The stacks' tops are put at different
+ * distances from the page's end, else all would compete for the same lines of the cache.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -38,7 +38,9 @@
 
 static __thread Coroutine *current;
 
-/* Stacks ---------------------------------------------------------------------------------------- */
+/*
+ * Stacks ----------------------------------------------------------------------------------------
+ */
 
 typedef struct Pool {
     Coroutine *first;
@@ -168,7 +170,9 @@ static void stack_put(Coroutine *co)
     }
 }
 
-/* Switching, as sanitizers need to see it ------------------------------------------------------- */
+/*
+ * Switching, as sanitizers need to see it -------------------------------------------------------
+ */
 
 static void switch_to(Coroutine *co)
 {
@@ -204,8 +208,8 @@ static void switch_back(Coroutine *co)
 }
 
 /*
- * The first function on the stack. It does not return, so thread checkers, whose fiber is used again
- * with the stack, are not to count it (nor a function that it calls at its end) as entered.
+ * The first function on the stack. It does not return, so thread checkers, whose fiber is used
+ * again with the stack, are not to count it (nor a function that it calls at its end) as entered.
  */
 #ifdef COROUTINE_TSAN
 __attribute__((no_sanitize("thread")))
@@ -229,7 +233,9 @@ static void coroutine_main(void *opaque)
     __builtin_unreachable();
 }
 
-/* The interface --------------------------------------------------------------------------------- */
+/*
+ * The interface ---------------------------------------------------------------------------------
+ */
 
 Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
 {

@@ -1,14 +1,15 @@
 /*
  * Coroutines: functions that can stop in the middle and go on later, each on a stack of its own.
  *
- * The block layer's requests are coroutines: code that waits for a disk reads from top to bottom, and
- * the thread does other things meanwhile. A coroutine runs in the thread that enters it until it yields
- * or returns; it is never interrupted. One that yielded may be entered by another thread, but who does
- * that uses aio_co_schedule() or aio_co_wake() (util/aio.h), which put it into the right one.
+ * The block layer's requests are coroutines: code that waits for a disk reads from top to bottom,
+ * and the thread does other things meanwhile. A coroutine runs in the thread that enters it until
+ * it yields or returns; it is never interrupted. One that yielded may be entered by another thread,
+ * but who does that uses aio_co_schedule() or aio_co_wake() (util/aio.h), which put it into the
+ * right one.
  *
- * A function marked coroutine_fn may yield: only a coroutine may call it, and whatever can change while
- * it waits must be looked at again afterwards. Thread-local variables must not be kept in pointers
- * across a yield.
+ * A function marked coroutine_fn may yield: only a coroutine may call it, and whatever can change
+ * while it waits must be looked at again afterwards. Thread-local variables must not be kept in
+ * pointers across a yield.
  *
  * Stacks are mapped with a guard page below them and kept in a pool for the next coroutine.
  *
@@ -26,7 +27,10 @@
 typedef struct Coroutine Coroutine;
 typedef void coroutine_fn CoroutineEntry(void *opaque);
 
-/* A coroutine that will call @entry(@opaque) when it is first entered, and is gone when that returns. */
+/*
+ * A coroutine that will call @entry(@opaque) when it is first entered, and is gone when that
+ * returns.
+ */
 Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque);
 
 /*

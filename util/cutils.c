@@ -42,7 +42,10 @@ static Scan scan_uint64(const char **p, bool *hex, uint64_t *value)
     return !any ? SCAN_NOTHING : overflow ? SCAN_TOO_LARGE : SCAN_OK;
 }
 
-/* Digits after a decimal point as @num / @den; those after the 18th are less than two bytes of an E. */
+/*
+ * Digits after a decimal point as @num / @den; those after the 18th are less than two bytes of an
+ * E.
+ */
 static bool scan_fraction(const char **p, uint64_t *num, uint64_t *den)
 {
     const char *s = *p;

@@ -1,5 +1,6 @@
 /*
- * Anonymous memory of its own mapping. madvise() drops our reference to the pages, not that of others.
+ * Anonymous memory of its own mapping. madvise() drops our reference to the pages, not that of
+ * others.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,8 @@
 /*
  * IOVector: a list of buffers that is built up, cut and passed along with a request.
  *
- * It owns its array of struct iovec, not the memory that they point to. One buffer needs no allocation.
+ * It owns its array of struct iovec, not the memory that they point to. One buffer needs no
+ * allocation.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * JSON text as QMP sends it: ASCII only (other characters as \u escapes, bytes that are not UTF-8 as
- * U+FFFD), a space after each colon and comma, or one element a line with four spaces of indent.
+ * JSON text as QMP sends it: ASCII only (other characters as \u escapes, bytes that are not UTF-8
+ * as U+FFFD), a space after each colon and comma, or one element a line with four spaces of indent.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

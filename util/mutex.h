@@ -2,8 +2,8 @@
  * Mutexes and conditions for threads of this program: pthread's, because thread checkers know them
  * (GLib's are futexes of its own, which a checker cannot see through).
  *
- * Zeroed memory is an unlocked mutex and a condition nobody waits for, so static ones and members of
- * structs that g_new0() made need no initialisation. Misuse aborts.
+ * Zeroed memory is an unlocked mutex and a condition nobody waits for, so static ones and members
+ * of structs that g_new0() made need no initialisation. Misuse aborts.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * One queue, as many threads as are needed at once (at most THREADS_MAX). A thread that had nothing to
- * do for IDLE_S seconds ends. A result goes to the context of the coroutine that waits for it as a call,
- * so the coroutine sees it in its own loop only.
+ * One queue, as many threads as are needed at once (at most THREADS_MAX). A thread that had nothing
+ * to do for IDLE_S seconds ends. A result goes to the context of the coroutine that waits for it as
+ * a call, so the coroutine sees it in its own loop only.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -45,7 +45,9 @@ static Job *queue_pop(void)
     return job;
 }
 
-/* The next job; NULL: there was none for so long that the thread is to end. Called with the lock. */
+/*
+ * The next job; NULL: there was none for so long that the thread is to end. Called with the lock.
+ */
 static Job *wait_for_job(void)
 {
     gint64 until = g_get_monotonic_time() + IDLE_S * G_USEC_PER_SEC;

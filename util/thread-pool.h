@@ -1,6 +1,6 @@
 /*
- * Threads that do what would block an event loop: one pool for the process, which grows with demand up
- * to a limit and shrinks again when there is nothing to do.
+ * Threads that do what would block an event loop: one pool for the process, which grows with demand
+ * up to a limit and shrinks again when there is nothing to do.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

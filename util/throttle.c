@@ -1,8 +1,8 @@
 /*
  * Limits on the rate of requests.
  *
- * A request is counted in full when it goes, however large it is; those behind it wait until what it put
- * into the bucket has leaked away. So no request is too large to pass.
+ * A request is counted in full when it goes, however large it is; those behind it wait until what
+ * it put into the bucket has leaked away. So no request is too large to pass.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -32,7 +32,10 @@ static const ThrottleBucketType buckets_of[THROTTLE_DIRECTIONS][4] = {
     },
 };
 
-/* Configuration ------------------------------------------------------------------------------------------- */
+/*
+ * Configuration
+ * -------------------------------------------------------------------------------------------
+ */
 
 void throttle_config_init(ThrottleConfig *cfg)
 {
@@ -55,7 +58,8 @@ bool throttle_enabled(const ThrottleConfig *cfg)
 static bool check_limit(const ThrottleLimit *limit, const char *name, Error **errp)
 {
     if (limit->avg > THROTTLE_VALUE_MAX || limit->max > THROTTLE_VALUE_MAX) {
-        error_setg(errp, "%s and %s-max must lie within 0 and %" PRId64, name, name, THROTTLE_VALUE_MAX);
+        error_setg(errp, "%s and %s-max must lie within 0 and %" PRId64, name, name,
+                   THROTTLE_VALUE_MAX);
     } else if (limit->burst_length == 0) {
         error_setg(errp, "%s-max-length cannot be 0", name);
     } else if (limit->burst_length > 1 && limit->max == 0) {
@@ -89,7 +93,8 @@ bool throttle_config_check(const ThrottleConfig *cfg, Error **errp)
 {
     const ThrottleLimit *ops = cfg->limits + THROTTLE_OPS_TOTAL;
 
-    if (!check_total(cfg, THROTTLE_BPS_TOTAL, errp) || !check_total(cfg, THROTTLE_OPS_TOTAL, errp)) {
+    if (!check_total(cfg, THROTTLE_BPS_TOTAL, errp) ||
+        !check_total(cfg, THROTTLE_OPS_TOTAL, errp)) {
         return false;
     }
     if (cfg->op_size && !ops[0].avg && !ops[1].avg && !ops[2].avg) {
@@ -111,7 +116,10 @@ void throttle_configure(ThrottleState *ts, const ThrottleConfig *cfg, int64_t no
     ts->leaked_ns = now_ns;
 }
 
-/* Time ------------------------------------------------------------------------------------------------------ */
+/*
+ * Time
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void leak(ThrottleState *ts, int64_t now_ns)
 {

@@ -1,10 +1,10 @@
 /*
  * Limits on the rate of requests: leaky buckets.
  *
- * A bucket fills with what passes and leaks at the rate that is allowed. While it holds more than it may, the
- * next request waits. What it may hold is what may come at once: a tenth of a second's worth, or, with a
- * burst rate, what comes in burst-length seconds at that rate; then the burst rate itself has a bucket,
- * too.
+ * A bucket fills with what passes and leaks at the rate that is allowed. While it holds more than
+ * it may, the next request waits. What it may hold is what may come at once: a tenth of a second's
+ * worth, or, with a burst rate, what comes in burst-length seconds at that rate; then the burst
+ * rate itself has a bucket, too.
  *
  * Pure arithmetic: the caller brings the time, keeps the order of requests, and locks.
  *

@@ -14,7 +14,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Whether the @len bytes at @buf, of any length and alignment, are all zero; true when @len is 0. */
+/*
+ * Whether the @len bytes at @buf, of any length and alignment, are all zero; true when @len is 0.
+ */
 bool buffer_is_zero(const void *buf, size_t len);
 
 /* One way to do it, for tests and benchmarks: they compare all of them. */

@@ -1,5 +1,6 @@
 /*
- * The table of CPU features: for each CPUID register that holds feature bits, the names of its bits.
+ * The table of CPU features: for each CPUID register that holds feature bits, the names of its
+ * bits.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

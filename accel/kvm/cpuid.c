@@ -29,10 +29,12 @@ typedef struct CPUModel {
 } CPUModel;
 
 /* What every 64-bit CPU has, in QEMU's model of the same name too. */
-#define BASE_FEATURES \
-    "fpu de pse tsc msr pae mce cx8 apic sep pge cmov pat fxsr mmx sse sse2 mtrr clflush mca pse36 " \
-    "cx16 sse3 syscall nx lm hypervisor x2apic tsc-deadline " \
-    "kvmclock-old kvmclock kvm-nopiodelay kvm-asyncpf kvm-steal-time kvm-pv-eoi kvmclock-stable-bit"
+#define BASE_FEATURES                                                                          \
+    "fpu de pse tsc msr pae mce cx8 apic sep pge cmov pat fxsr mmx sse sse2 mtrr clflush mca " \
+    "pse36 "                                                                                   \
+    "cx16 sse3 syscall nx lm hypervisor x2apic tsc-deadline "                                  \
+    "kvmclock-old kvmclock kvm-nopiodelay kvm-asyncpf kvm-steal-time kvm-pv-eoi "              \
+    "kvmclock-stable-bit"
 
 static const CPUModel models[] = {
     { .name = "host" },
@@ -430,8 +432,8 @@ static void set_identity(struct kvm_cpuid_entry2 *e, const CPUState *cpu)
 
 int kvm_cpuid_set_vcpu(CPUState *cpu, Error **errp)
 {
-    g_autofree struct kvm_cpuid2 *cpuid =
-        g_memdup2(kvm.cpuid, sizeof(*kvm.cpuid) + CPUID_ENTRIES_MAX * sizeof(kvm.cpuid->entries[0]));
+    g_autofree struct kvm_cpuid2 *cpuid = g_memdup2(
+        kvm.cpuid, sizeof(*kvm.cpuid) + CPUID_ENTRIES_MAX * sizeof(kvm.cpuid->entries[0]));
     struct kvm_cpuid_entry2 *basic = find(cpuid, 0, 0);
 
     for (unsigned i = 0; i < cpuid->nent; i++) {

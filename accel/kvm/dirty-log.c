@@ -1,14 +1,15 @@
 /*
  * The "kvm" dirty tracker: KVM's dirty log of what vCPUs wrote.
  *
- * Why no write is lost. With manual protection a sync reads a slot's log (which changes nothing), and
- * then clears exactly the pages it read, which write-protects them again. A vCPU's write before the
- * clear lands on a page that this sync reports, and the page is read after the sync: the write is
- * in. A write after the clear faults and is in the next log. Pages that became dirty between the two
- * calls are not among those cleared, so they stay for the next sync. Without manual protection the
- * kernel does both under its lock, which comes to the same.
+ * Why no write is lost. With manual protection a sync reads a slot's log (which changes nothing),
+ * and then clears exactly the pages it read, which write-protects them again. A vCPU's write before
+ * the clear lands on a page that this sync reports, and the page is read after the sync: the write
+ * is in. A write after the clear faults and is in the next log. Pages that became dirty between the
+ * two calls are not among those cleared, so they stay for the next sync. Without manual protection
+ * the kernel does both under its lock, which comes to the same.
  *
- * What the process wrote by itself is not in KVM's log; system/dirty-tracker.c adds it from the marks.
+ * What the process wrote by itself is not in KVM's log; system/dirty-tracker.c adds it from the
+ * marks.
  *
  * The functions are called without the big lock.
  *
@@ -23,7 +24,9 @@
 
 #define LONG_BITS (sizeof(unsigned long) * CHAR_BIT)
 #define WORDS(bits) (((bits) + LONG_BITS - 1) / LONG_BITS)
-/* Pages cleared by one call at most: 1 GiB, so that a vCPU's fault never waits long for the lock. */
+/*
+ * Pages cleared by one call at most: 1 GiB, so that a vCPU's fault never waits long for the lock.
+ */
 #define CLEAR_PAGES_MAX (1u << 18)
 
 typedef struct KVMDirtyTracker {

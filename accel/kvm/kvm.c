@@ -1,9 +1,9 @@
 /*
  * The KVM accelerator: opening the device, asking what it can do, creating the VM.
  *
- * The interrupt controllers and the timer are always KVM's own (kernel-irqchip=on), so a halted vCPU
- * sleeps in the kernel and an interrupt never passes through here. What cannot be done without is
- * checked at once, so that a later surprise is never a missing capability.
+ * The interrupt controllers and the timer are always KVM's own (kernel-irqchip=on), so a halted
+ * vCPU sleeps in the kernel and an interrupt never passes through here. What cannot be done without
+ * is checked at once, so that a later surprise is never a missing capability.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -2,12 +2,12 @@
  * Model-specific registers of a vCPU.
  *
  * Which there are is KVM's to say: its own list, and the memory type and machine check registers,
- * which older kernels leave out of it. Reading and writing go in one call each that stops at the first
- * register KVM does not like; from there one goes on with the next.
+ * which older kernels leave out of it. Reading and writing go in one call each that stops at the
+ * first register KVM does not like; from there one goes on with the next.
  *
- * A register that cannot be set is no reason to give up a guest when its value is the same already, or
- * when it only describes the CPU, or when what it counts is lost without harm. Anything else that
- * differs would change what the guest does, and is an error.
+ * A register that cannot be set is no reason to give up a guest when its value is the same already,
+ * or when it only describes the CPU, or when what it counts is lost without harm. Anything else
+ * that differs would change what the guest does, and is an error.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -152,7 +152,9 @@ int kvm_get_msrs(CPUState *cpu, X86CPUState *env, Error **errp)
     return 0;
 }
 
-/* What the CPU can do, not what it does: microcode, capabilities, platform, VMX and PMU abilities. */
+/*
+ * What the CPU can do, not what it does: microcode, capabilities, platform, VMX and PMU abilities.
+ */
 static bool describes_the_cpu(uint32_t index)
 {
     switch (index) {
@@ -170,9 +172,9 @@ static bool is_a_record(uint32_t index)
     return (index >= 0x186 && index <= 0x18d) || (index >= 0xc1 && index <= 0xc8) ||
            (index >= 0x309 && index <= 0x30c) || (index >= 0x38d && index <= 0x390) ||
            (index >= 0x4c1 && index <= 0x4c8) || (index >= 0xc0010000 && index <= 0xc0010007) ||
-           (index >= 0xc0010200 && index <= 0xc001020b) || (index >= 0xc0000300 && index <= 0xc0000303) ||
-           (index >= 0x400 && index < 0x480) || (index >= 0x1db && index <= 0x1de) ||
-           index == 0x34 || index == 0xe7 || index == 0xe8;
+           (index >= 0xc0010200 && index <= 0xc001020b) ||
+           (index >= 0xc0000300 && index <= 0xc0000303) || (index >= 0x400 && index < 0x480) ||
+           (index >= 0x1db && index <= 0x1de) || index == 0x34 || index == 0xe7 || index == 0xe8;
 }
 
 /* KVM refused @value. Returns 0 when that does no harm. */
@@ -197,7 +199,8 @@ static int weigh_refusal(CPUState *cpu, uint32_t index, uint64_t value, Error **
     return 0;
 }
 
-static int write_all(CPUState *cpu, const struct kvm_msr_entry *entries, unsigned total, Error **errp)
+static int write_all(CPUState *cpu, const struct kvm_msr_entry *entries, unsigned total,
+                     Error **errp)
 {
     g_autofree MSRBatch *batch = g_new0(MSRBatch, 1);
 

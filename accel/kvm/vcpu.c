@@ -2,10 +2,10 @@
  * A vCPU: its file, its run loop, and how it is made to stop.
  *
  * Kicking without a race. A vCPU looks at exit_request and then enters KVM_RUN; a kick that falls
- * between must not be lost. So a kick sets exit_request, then immediate_exit in the page shared with
- * KVM, and then sends a signal: if the vCPU has not entered yet, immediate_exit makes KVM_RUN return
- * at once; if it has, the signal does. immediate_exit is taken back after such a return, before
- * exit_request is looked at again, so the next kick finds everything in place.
+ * between must not be lost. So a kick sets exit_request, then immediate_exit in the page shared
+ * with KVM, and then sends a signal: if the vCPU has not entered yet, immediate_exit makes KVM_RUN
+ * return at once; if it has, the signal does. immediate_exit is taken back after such a return,
+ * before exit_request is looked at again, so the next kick finds everything in place.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

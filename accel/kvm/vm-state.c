@@ -1,10 +1,10 @@
 /*
- * What KVM keeps beside the vCPUs: two interrupt controllers of the PC, the I/O APIC, the timer chip
- * and the paravirtual clock.
+ * What KVM keeps beside the vCPUs: two interrupt controllers of the PC, the I/O APIC, the timer
+ * chip and the paravirtual clock.
  *
  * They do not know when the machine stands. So when it stops, the timer and the clock are read, and
- * when it goes on they are set to that: for the guest no time has passed, the timer does not make up
- * for the ticks of the pause all at once, and each vCPU is told (KVM_KVMCLOCK_CTRL) that it was
+ * when it goes on they are set to that: for the guest no time has passed, the timer does not make
+ * up for the ticks of the pause all at once, and each vCPU is told (KVM_KVMCLOCK_CTRL) that it was
  * paused, so that no watchdog in the guest takes fright.
  *
  * The parts hold the kernel's structures as they are: kvm_pic_state, kvm_ioapic_state,

@@ -1,9 +1,10 @@
 /*
- * A Unicorn engine that sees the machine: RAM by pointer, every other address as MMIO, ports by hooks.
+ * A Unicorn engine that sees the machine: RAM by pointer, every other address as MMIO, ports by
+ * hooks.
  *
- * A new state always gets a new engine (it costs less than a millisecond): an engine's privilege level
- * and segments can only be set from its first state, and code that it translated from memory which
- * has changed since (a kernel loaded again at reset) goes with it.
+ * A new state always gets a new engine (it costs less than a millisecond): an engine's privilege
+ * level and segments can only be set from its first state, and code that it translated from memory
+ * which has changed since (a kernel loaded again at reset) goes with it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -45,7 +46,8 @@ static void hook_interrupt(uc_engine *uc, uint32_t vector, void *opaque)
 
 /*
  * Before every block, so also each time round a loop. The engine has just stored the instruction
- * pointer, flags and registers, and looks for a stop between here and the block's first instruction.
+ * pointer, flags and registers, and looks for a stop between here and the block's first
+ * instruction.
  */
 static void hook_block(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
 {

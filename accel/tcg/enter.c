@@ -1,15 +1,16 @@
 /*
- * Giving segments, mode and privilege level to a fresh Unicorn engine, whose interface can set neither what
- * a selector stands for nor the ring nor the way out of long mode.
+ * Giving segments, mode and privilege level to a fresh Unicorn engine, whose interface can set
+ * neither what a selector stands for nor the ring nor the way out of long mode.
  *
  * A fresh engine is in a state that no processor knows: 64-bit code in ring 0 without paging, so
- * virtual addresses are physical. That is used to let the processor set itself up: in a scratch region, which is
- * mapped before anything else and for the moment only, lie descriptor tables and a few instructions.
+ * virtual addresses are physical. That is used to let the processor set itself up: in a scratch
+ * region, which is mapped before anything else and for the moment only, lie descriptor tables and a
+ * few instructions.
  *
  * Into long mode they load the segments wanted and IRET to the code segment, as an operating system
  * does when it enters user space. Into 32-bit and real mode they first leave long mode, as a
- * processor is told to: paging off, from 32-bit code. (Paging is on for that moment, by page tables that map
- * the region to itself.) Then segments are loaded the way that the new mode has for it.
+ * processor is told to: paging off, from 32-bit code. (Paging is on for that moment, by page tables
+ * that map the region to itself.) Then segments are loaded the way that the new mode has for it.
  *
  *     0x00000  descriptor table with the wanted segments at their own selectors, 64 KiB
  *     0x10000  the code
@@ -18,9 +19,9 @@
  *     0x12000  page tables, three levels of one page each
  *     0x15000  descriptor table of the code itself: flat 32-bit code and data, 16-bit code and data
  *
- * The two places of the region are addresses at which no guest runs code, since the engine keeps what
- * it has translated. Limits are not what the engine looks at when it runs, so a code segment is loaded with
- * none, and the jump to the end reaches beyond it.
+ * The two places of the region are addresses at which no guest runs code, since the engine keeps
+ * what it has translated. Limits are not what the engine looks at when it runs, so a code segment
+ * is loaded with none, and the jump to the end reaches beyond it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -189,7 +190,9 @@ static void emit_data_segments(Code *code, const X86CPUState *env, bool code16)
     EMIT(code, 0x8e, 0xd8, 0x8e, 0xc3, 0x8e, 0xe1, 0x8e, 0xea);
 }
 
-/* From here to the region's end in the code segment wanted, whose offset there depends on the base. */
+/*
+ * From here to the region's end in the code segment wanted, whose offset there depends on the base.
+ */
 static uint32_t offset_of_end(const X86CPUState *env)
 {
     return SCRATCH_LEGACY + CODE_END - env->seg[SEG_CS].base;
@@ -220,8 +223,8 @@ static void emit_protected(Code *code, const X86CPUState *env, uint8_t *scratch)
 }
 
 /*
- * What real mode loads is base and selector; the size of code and stack stays what it was, so there are
- * 16-bit segments first.
+ * What real mode loads is base and selector; the size of code and stack stays what it was, so there
+ * are 16-bit segments first.
  */
 static void emit_real(Code *code, const X86CPUState *env)
 {

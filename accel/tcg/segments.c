@@ -1,11 +1,11 @@
 /*
- * What the segment registers of a Unicorn engine stand for, which its interface hides: it tells selectors
- * only. (Setting them is in enter.c.)
+ * What the segment registers of a Unicorn engine stand for, which its interface hides: it tells
+ * selectors only. (Setting them is in enter.c.)
  *
- * A selector that has not changed since it was last looked at stands for what it stood for. Any other
- * was loaded by the guest: in real mode it is a sixteenth of the base, else its descriptor is in the guest's
- * own table. Between the instruction that turns protection on and the loads that follow, a selector that
- * the table does not have still stands for what real mode made of it.
+ * A selector that has not changed since it was last looked at stands for what it stood for. Any
+ * other was loaded by the guest: in real mode it is a sixteenth of the base, else its descriptor is
+ * in the guest's own table. Between the instruction that turns protection on and the loads that
+ * follow, a selector that the table does not have still stands for what real mode made of it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

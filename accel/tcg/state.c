@@ -1,8 +1,8 @@
 /*
  * The vCPU's state, between Unicorn's registers and X86CPUState.
  *
- * What the engine has no register for (the local APIC, MSRs that it does not know, CR8) stays in env and
- * is carried along untouched.
+ * What the engine has no register for (the local APIC, MSRs that it does not know, CR8) stays in
+ * env and is carried along untouched.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

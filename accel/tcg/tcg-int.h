@@ -46,8 +46,8 @@ typedef struct TCGGap {
 extern TCG tcg;
 
 /*
- * engine.c: a fresh engine with the machine's ports, which sets tcg.uc; then its memory and MMIO. In
- * between there is room for tcg_enter().
+ * engine.c: a fresh engine with the machine's ports, which sets tcg.uc; then its memory and MMIO.
+ * In between there is room for tcg_enter().
  */
 int tcg_engine_open(Error **errp);
 int tcg_engine_map(Error **errp);

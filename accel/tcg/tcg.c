@@ -1,15 +1,16 @@
 /*
  * The tcg accelerator: one vCPU emulated by the Unicorn library. It needs nothing of the host.
  *
- * Unicorn gives no interrupts and delivers no exceptions, so it runs guests that do their work without:
- * the test guests are such. Guest RAM is given to it by pointer; its stores
- * are plain stores of this process, which the pagemap tracker sees.
+ * Unicorn gives no interrupts and delivers no exceptions, so it runs guests that do their work
+ * without: the test guests are such. Guest RAM is given to it by pointer; its stores are plain
+ * stores of this process, which the pagemap tracker sees.
  *
- * Kicking. uc_emu_stop() from another thread cannot be used: translated blocks jump to each other without
- * storing the instruction pointer, and a stop from outside leaves it at some block that ran earlier,
- * while all other registers and memory have gone on. So nobody stops the engine but the vCPU's own
- * thread, in the hook at the start of every block, where everything is exact (engine.c). A kick is
- * just cpu->exit_request. The hook costs nothing that can be measured beside the emulation.
+ * Kicking. uc_emu_stop() from another thread cannot be used: translated blocks jump to each other
+ * without storing the instruction pointer, and a stop from outside leaves it at some block that ran
+ * earlier, while all other registers and memory have gone on. So nobody stops the engine but the
+ * vCPU's own thread, in the hook at the start of every block, where everything is exact (engine.c).
+ * A kick is just cpu->exit_request. The hook costs nothing that can be measured beside the
+ * emulation.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

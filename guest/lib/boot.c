@@ -1,6 +1,6 @@
 /*
- * What the loader tells: command line and memory map from the PVH start info, or, when there is none,
- * memory sizes from the CMOS as firmware has kept them since the first PCs.
+ * What the loader tells: command line and memory map from the PVH start info, or, when there is
+ * none, memory sizes from the CMOS as firmware has kept them since the first PCs.
  *
  * Everything is copied out of low memory at once, because the trampoline of the other processors is
  * put there later. RAM below the end of the guest's image is never handed out.

@@ -1,10 +1,10 @@
 /*
  * The run time of the test guests: everything a guest may call.
  *
- * A guest is a C file with guest_main(), linked with this library. It runs in ring 3 with IOPL 3, so
- * port access, CPUID and RDTSC work and privileged instructions do not; interrupts are off and stay
- * off; memory is mapped one to one. Code is compiled for general registers only. guest_main() runs on
- * processor 0; others run what smp_start() gives them.
+ * A guest is a C file with guest_main(), linked with this library. It runs in ring 3 with IOPL 3,
+ * so port access, CPUID and RDTSC work and privileged instructions do not; interrupts are off and
+ * stay off; memory is mapped one to one. Code is compiled for general registers only. guest_main()
+ * runs on processor 0; others run what smp_start() gives them.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -54,7 +54,9 @@ void *memcpy(void *dest, const void *src, size_t n);
 void *memmove(void *dest, const void *src, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 
-/* COM1, polled. print() is one line at a time whoever calls: %s %c %d %u %x, with l, ll and widths. */
+/*
+ * COM1, polled. print() is one line at a time whoever calls: %s %c %d %u %x, with l, ll and widths.
+ */
 void serial_init(void);
 void serial_write(char c);
 /* The next byte that came in, or -1. */
@@ -62,12 +64,15 @@ int serial_read(void);
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * What the loader said: the command line (copied, at most 4095 bytes) and RAM. Looked for in the PVH
- * start info; without one the command line is empty and RAM sizes come from the CMOS.
+ * What the loader said: the command line (copied, at most 4095 bytes) and RAM. Looked for in the
+ * PVH start info; without one the command line is empty and RAM sizes come from the CMOS.
  */
 void boot_info_init(void);
 const char *boot_cmdline(void);
-/* "name=VALUE" on the command line: decimal or 0x, with K, M, G; @fallback when absent or malformed. */
+/*
+ * "name=VALUE" on the command line: decimal or 0x, with K, M, G; @fallback when absent or
+ * malformed.
+ */
 uint64_t boot_option(const char *name, uint64_t fallback);
 /* The CMOS register @index. */
 uint8_t cmos_read(uint8_t index);

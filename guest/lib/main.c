@@ -1,6 +1,6 @@
 /*
- * The C side of start-up: the tables a processor needs to fault decently, the choice of the way into
- * ring 3, and what happens first in ring 3.
+ * The C side of start-up: the tables a processor needs to fault decently, the choice of the way
+ * into ring 3, and what happens first in ring 3.
  *
  * tables_setup() and exception_report() run in ring 0 and so possibly in an emulator of single
  * instructions: they are short and use plain moves and arithmetic.
@@ -23,8 +23,8 @@ typedef struct __attribute__((packed, aligned(16))) TSS {
     uint64_t reserved1, ist[7], reserved2;
     uint16_t reserved3, io_bitmap_offset;
     /*
-     * Ports that ring 3 may use: all below IO_PORTS. IOPL 3 says the same, but a KVM without hardware
-     * virtualisation loses IOPL when it runs ring 3, and then asks this.
+     * Ports that ring 3 may use: all below IO_PORTS. IOPL 3 says the same, but a KVM without
+     * hardware virtualisation loses IOPL when it runs ring 3, and then asks this.
      */
     uint8_t io_bitmap[IO_PORTS / 8], io_bitmap_end;
 } TSS;
@@ -46,8 +46,8 @@ uint8_t sysexit_usable;
 static TSS tss[GUEST_CPUS_MAX];
 
 /*
- * Intel processors have SYSEXIT in long mode; KVM emulates it whatever the processor. Elsewhere it is an
- * invalid opcode, which some emulators do not deliver to the guest, so it is not tried there.
+ * Intel processors have SYSEXIT in long mode; KVM emulates it whatever the processor. Elsewhere it
+ * is an invalid opcode, which some emulators do not deliver to the guest, so it is not tried there.
  */
 static bool is_sysexit_usable(void)
 {
@@ -93,8 +93,8 @@ void exception_report(const ExceptionFrame *frame)
     uint64_t cr2;
 
     __asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
-    print("guest: EXCEPTION %lu error %lx rip %lx cs %lx flags %lx rsp %lx cr2 %lx\n", frame->vector,
-          frame->error_code, frame->rip, frame->cs, frame->rflags, frame->rsp, cr2);
+    print("guest: EXCEPTION %lu error %lx rip %lx cs %lx flags %lx rsp %lx cr2 %lx\n",
+          frame->vector, frame->error_code, frame->rip, frame->cs, frame->rflags, frame->rsp, cr2);
     guest_exit(0x7f);
 }
 

@@ -1,6 +1,6 @@
 /*
- * The guest's console: COM1, polled, 8 bits at 115200, FIFOs on, no interrupts. A line of print() is
- * written under a lock, so lines of several processors do not mix.
+ * The guest's console: COM1, polled, 8 bits at 115200, FIFOs on, no interrupts. A line of print()
+ * is written under a lock, so lines of several processors do not mix.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,8 +1,8 @@
 /*
- * Start-up of the other processors: INIT and SIPI to all of them at once through the local APIC; each
- * counts itself in start.S and comes out in ring3_main() with its number. How many to wait for is what
- * the caller wants or the CMOS says (register 0x5f, as PC firmware leaves it), and never longer than a
- * deadline.
+ * Start-up of the other processors: INIT and SIPI to all of them at once through the local APIC;
+ * each counts itself in start.S and comes out in ring3_main() with its number. How many to wait for
+ * is what the caller wants or the CMOS says (register 0x5f, as PC firmware leaves it), and never
+ * longer than a deadline.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,7 +50,8 @@ unsigned smp_start(unsigned wanted, void (*fn)(unsigned cpu))
     if (expected < 2) {
         return 1;
     }
-    memcpy((void *)(uintptr_t)TRAMPOLINE, ap_trampoline, (size_t)(ap_trampoline_end - ap_trampoline));
+    memcpy((void *)(uintptr_t)TRAMPOLINE, ap_trampoline,
+           (size_t)(ap_trampoline_end - ap_trampoline));
     *lapic(LAPIC_SPURIOUS) = 0x1ff;
     send_to_others(ICR_INIT_ALL_BUT_SELF);
     time_wait(time_hz() / 100);

@@ -1,7 +1,7 @@
 /*
- * How fast the processor's counter counts, measured against whatever clock the machine has: channel 2
- * of the PIT where it answers, else a second of the RTC. Where neither is there 2 GHz is assumed, which
- * only makes rates inexact.
+ * How fast the processor's counter counts, measured against whatever clock the machine has: channel
+ * 2 of the PIT where it answers, else a second of the RTC. Where neither is there 2 GHz is assumed,
+ * which only makes rates inexact.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

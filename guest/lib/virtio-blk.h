@@ -26,9 +26,9 @@ typedef struct BlkRequest {
 } BlkRequest;
 
 /*
- * Find disk number @index (from 0, in the order of slots) and make it ready. @depth: requests that may be
- * under way, at most BLK_REQUESTS_MAX. Returns its length in blocks; 0 with a line printed when there is
- * none or it does not work.
+ * Find disk number @index (from 0, in the order of slots) and make it ready. @depth: requests that
+ * may be under way, at most BLK_REQUESTS_MAX. Returns its length in blocks; 0 with a line printed
+ * when there is none or it does not work.
  */
 uint64_t blk_init(unsigned index, unsigned depth);
 /* Request @n of @depth, whose data may be filled in while it is not under way. */

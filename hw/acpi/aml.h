@@ -1,8 +1,8 @@
 /*
  * A small writer of AML, the byte code in ACPI's DSDT (ACPI specification 6.4, chapter 20).
  *
- * Terms are appended to a GByteArray. What has a body (a scope, a device) takes it as an array of its
- * own, written before, because its length stands in front of it:
+ * Terms are appended to a GByteArray. What has a body (a scope, a device) takes it as an array of
+ * its own, written before, because its length stands in front of it:
  *
  *     GByteArray *dev = g_byte_array_new(), *crs = g_byte_array_new();
  *     aml_name_eisaid(dev, "_HID", "PNP0501");
@@ -10,8 +10,8 @@
  *     aml_name_resources(dev, "_CRS", crs);
  *     aml_device(scope, "COM1", dev);
  *
- * Functions that take a body free it. Names are one segment of four characters, padded by the caller with
- * '_', optionally with a leading '\'. Any thread.
+ * Functions that take a body free it. Names are one segment of four characters, padded by the
+ * caller with '_', optionally with a leading '\'. Any thread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

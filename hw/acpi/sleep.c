@@ -1,6 +1,7 @@
 /*
- * acpi-sleep: the sleep control and sleep status registers of a hardware-reduced ACPI machine (ACPI 6.4,
- * 4.8.3.7). A guest writes the type of sleep that \_S5 names together with SLP_EN, and the machine is off.
+ * acpi-sleep: the sleep control and sleep status registers of a hardware-reduced ACPI machine (ACPI
+ * 6.4, 4.8.3.7). A guest writes the type of sleep that \_S5 names together with SLP_EN, and the
+ * machine is off.
  *
  *    control  bits 2-4 SLP_TYP, bit 5 SLP_EN (reads as 0)
  *    status   bit 7 WAK_STS: there is nothing to wake from, so it stays 0

@@ -1,5 +1,6 @@
 /*
- * Where the sleep registers are, and the type of sleep that is power off; for the tables that say so.
+ * Where the sleep registers are, and the type of sleep that is power off; for the tables that say
+ * so.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

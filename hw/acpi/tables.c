@@ -4,7 +4,8 @@
  *    0  signature      8  revision    10 OEM id (6)         24 OEM revision
  *    4  length (u32)   9  checksum    16 OEM table id (8)   28 creator id, 32 its revision
  *
- * and sums up to zero. Tables that others point to are placed first, so that their addresses are known.
+ * and sums up to zero. Tables that others point to are placed first, so that their addresses are
+ * known.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,9 +1,9 @@
 /*
- * ACPI's static tables (ACPI specification 6.4, chapter 5), placed one after the other at an address that
- * is known before: RSDP, XSDT, FADT, MADT, DSDT.
+ * ACPI's static tables (ACPI specification 6.4, chapter 5), placed one after the other at an
+ * address that is known before: RSDP, XSDT, FADT, MADT, DSDT.
  *
- * The machine is "hardware-reduced": it has none of the fixed registers that PCs have had since 1996.
- * Power off and reset are the sleep registers and the reset register that the FADT names.
+ * The machine is "hardware-reduced": it has none of the fixed registers that PCs have had since
+ * 1996. Power off and reset are the sleep registers and the reset register that the FADT names.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

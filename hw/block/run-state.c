@@ -1,6 +1,6 @@
 /*
- * The notifier is registered before those of all devices, so on a stop it is called when they stand; what is
- * left then are the requests of jobs and exports.
+ * The notifier is registered before those of all devices, so on a stop it is called when they
+ * stand; what is left then are the requests of jobs and exports.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,9 +1,9 @@
 /*
  * From the queues into requests and back.
  *
- * Whoever wants a queue looked at (the guest's notification, a drain that ended) schedules a call in the
- * device's context. The guest is told of what was given back once a turn of that loop, for all that came
- * back in it.
+ * Whoever wants a queue looked at (the guest's notification, a drain that ended) schedules a call
+ * in the device's context. The guest is told of what was given back once a turn of that loop, for
+ * all that came back in it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -30,7 +30,9 @@ static bool stands(const VirtIOBlk *s)
 
 /* ---- taking ---- */
 
-/* The next chain as a request; NULL: none, or the guest broke the rules and the device is broken. */
+/*
+ * The next chain as a request; NULL: none, or the guest broke the rules and the device is broken.
+ */
 static VirtIOBlkRequest *take_request(VirtIOBlk *s, unsigned index)
 {
     VirtQueue *vq = &s->vdev.queues[index];
@@ -260,8 +262,8 @@ static void read_held(VirtIOBlk *s)
     for (uint32_t i = 0; i < s->num_held; i++) {
         const VirtIOBlkHeld *h = &s->held_heads[i];
         Error *err = NULL;
-        VirtIOBlkRequest *req = virtqueue_pop_again(&s->vdev.queues[h->queue], h->head, sizeof(*req),
-                                                    &err);
+        VirtIOBlkRequest *req =
+            virtqueue_pop_again(&s->vdev.queues[h->queue], h->head, sizeof(*req), &err);
 
         if (req) {
             req->s = s;

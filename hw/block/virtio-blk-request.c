@@ -1,9 +1,9 @@
 /*
  * What chains ask for, as coroutines on the BlockBackend.
  *
- * Everything in a chain is checked before anything is done. Where the guest reads past the end or asks for
- * what it was not offered it gets an error in the status; where there is no place for a status the rules
- * are broken and the device with them.
+ * Everything in a chain is checked before anything is done. Where the guest reads past the end or
+ * asks for what it was not offered it gets an error in the status; where there is no place for a
+ * status the rules are broken and the device with them.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -58,11 +58,10 @@ static void report_error(VirtIOBlk *s, BlockErrorAction action, bool is_read, in
 {
     BlockDriverState *bs = blk_bs(s->blk);
 
-    qapi_event_send_block_io_error(s->vdev.parent.path, blk_name(s->blk),
-                                   bs ? bdrv_get_node_name(bs) : NULL,
-                                   is_read ? IO_OPERATION_TYPE_READ : IO_OPERATION_TYPE_WRITE, action,
-                                   action == BLOCK_ERROR_ACTION_STOP, error == ENOSPC,
-                                   g_strerror(error));
+    qapi_event_send_block_io_error(
+        s->vdev.parent.path, blk_name(s->blk), bs ? bdrv_get_node_name(bs) : NULL,
+        is_read ? IO_OPERATION_TYPE_READ : IO_OPERATION_TYPE_WRITE, action,
+        action == BLOCK_ERROR_ACTION_STOP, error == ENOSPC, g_strerror(error));
 }
 
 /* The end of a request that has failed with @error, by the policy for such errors. */

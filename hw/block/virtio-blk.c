@@ -1,8 +1,9 @@
 /*
  * The device: what it is told by properties, what it tells the guest, and how it moves.
  *
- * A disk is a BlockBackend: that of a -drive, or one made here for a node. The device holds it with the
- * right to write, shares nothing that others could destroy, and takes its node along into its iothread.
+ * A disk is a BlockBackend: that of a -drive, or one made here for a node. The device holds it with
+ * the right to write, shares nothing that others could destroy, and takes its node along into its
+ * iothread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -163,7 +164,8 @@ static bool check_sizes(const VirtIOBlk *s, Error **errp)
         error_setg(errp, "queue-size must be a power of two from %u to %u, not %u", QUEUE_SIZE_MIN,
                    VIRTQUEUE_SIZE_MAX, s->queue_size);
     } else if (!is_block_size(s->logical_block) || !is_block_size(s->physical_block)) {
-        error_setg(errp, "logical_block_size and physical_block_size must be powers of two from %u to %u",
+        error_setg(errp,
+                   "logical_block_size and physical_block_size must be powers of two from %u to %u",
                    VIRTIO_BLK_SECTOR_BYTES, BLOCK_BYTES_MAX);
     } else if (s->logical_block > s->physical_block) {
         error_setg(errp, "logical_block_size must not be larger than physical_block_size");
@@ -187,8 +189,8 @@ static bool check_sizes(const VirtIOBlk *s, Error **errp)
 }
 
 /* The policy @text, or @current where it is not given or "auto". */
-static bool parse_on_error(const char *name, const char *text, bool is_read, BlockdevOnError current,
-                           BlockdevOnError *policy, Error **errp)
+static bool parse_on_error(const char *name, const char *text, bool is_read,
+                           BlockdevOnError current, BlockdevOnError *policy, Error **errp)
 {
     *policy = current;
     if (!text || !strcmp(text, "auto")) {
@@ -208,8 +210,10 @@ static bool set_policies(VirtIOBlk *s, Error **errp)
 {
     BlockdevOnError on_read, on_write;
 
-    if (!parse_on_error("rerror", s->rerror, true, blk_get_on_error(s->blk, true), &on_read, errp) ||
-        !parse_on_error("werror", s->werror, false, blk_get_on_error(s->blk, false), &on_write, errp)) {
+    if (!parse_on_error("rerror", s->rerror, true, blk_get_on_error(s->blk, true), &on_read,
+                        errp) ||
+        !parse_on_error("werror", s->werror, false, blk_get_on_error(s->blk, false), &on_write,
+                        errp)) {
         return false;
     }
     blk_set_on_error(s->blk, on_read, on_write);
@@ -223,7 +227,8 @@ static bool set_write_cache(VirtIOBlk *s, Error **errp)
     if (!strcmp(text, "on") || !strcmp(text, "off")) {
         blk_set_enable_write_cache(s->blk, !strcmp(text, "on"));
     } else if (strcmp(text, "auto")) {
-        error_setg(errp, "virtio-blk-device: write-cache must be 'on', 'off' or 'auto', not '%s'", text);
+        error_setg(errp, "virtio-blk-device: write-cache must be 'on', 'off' or 'auto', not '%s'",
+                   text);
         return false;
     }
     s->original_wce = blk_enable_write_cache(s->blk);
@@ -323,7 +328,8 @@ static bool find_iothread(VirtIOBlk *s, Error **errp)
     }
     s->iothread = iothread_by_id(s->iothread_id);
     if (!s->iothread) {
-        error_setg(errp, "Property 'virtio-blk-device.iothread' can't find value '%s'", s->iothread_id);
+        error_setg(errp, "Property 'virtio-blk-device.iothread' can't find value '%s'",
+                   s->iothread_id);
         return false;
     }
     iothread_get(s->iothread);
@@ -515,7 +521,8 @@ static const Property virtio_blk_properties[] = {
     DEFINE_PROP_BOOL("share-rw", VirtIOBlk, share_rw, false, 0, "others may write to the disk"),
     DEFINE_PROP_STR("write-cache", VirtIOBlk, write_cache, 0,
                     "on: the guest must flush, off: it need not, auto: as the drive has it"),
-    DEFINE_PROP_BOOL("config-wce", VirtIOBlk, config_wce, true, 0, "the guest may change write-cache"),
+    DEFINE_PROP_BOOL("config-wce", VirtIOBlk, config_wce, true, 0,
+                     "the guest may change write-cache"),
     DEFINE_PROP_UINT32("logical_block_size", VirtIOBlk, logical_block, 512, 0,
                        "unit of the guest's requests"),
     DEFINE_PROP_UINT32("physical_block_size", VirtIOBlk, physical_block, 512, 0,

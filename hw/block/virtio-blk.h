@@ -5,10 +5,11 @@
  *    virtio-blk-queue.c     taking chains off the queues and giving them back; starting and stopping
  *    virtio-blk-request.c   what a chain asks for, and doing it
  *
- * Threads. The device's context (ctx) is an iothread's or the main one. Between start and stop its thread
- * owns queues and requests; before and after that the big lock does. `in_flight` counts everything that
- * is under way there (calls that were scheduled, requests), so the device stands when it is 0 while
- * `stopped` or `drained` is set: both are looked at only after the count was raised.
+ * Threads. The device's context (ctx) is an iothread's or the main one. Between start and stop its
+ * thread owns queues and requests; before and after that the big lock does. `in_flight` counts
+ * everything that is under way there (calls that were scheduled, requests), so the device stands
+ * when it is 0 while `stopped` or `drained` is set: both are looked at only after the count was
+ * raised.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -47,7 +48,9 @@ enum { VIRTIO_BLK_S_OK = 0, VIRTIO_BLK_S_IOERR = 1, VIRTIO_BLK_S_UNSUPP = 2 };
 #define VIRTIO_BLK_RANGE_UNMAP 1u
 #define VIRTIO_BLK_RANGE_SECTORS_MAX ((uint32_t)(BDRV_REQUEST_MAX_BYTES / VIRTIO_BLK_SECTOR_BYTES))
 
-/* Chains of one device that were taken and not given back: bounds memory, whatever the guest does. */
+/*
+ * Chains of one device that were taken and not given back: bounds memory, whatever the guest does.
+ */
 #define VIRTIO_BLK_TAKEN_MAX 2048u
 
 typedef struct VirtIOBlk VirtIOBlk;
@@ -105,7 +108,7 @@ struct VirtIOBlk {
     unsigned taken;             /* chains */
     bool starved;               /* as many as there may be: queues are looked at again later */
     bool notify_scheduled;
-    VirtIOBlkRequest *held, **held_tail;        /* failed, to be done again when the machine goes on */
+    VirtIOBlkRequest *held, **held_tail; /* failed, to be done again when the machine goes on */
     bool resubmit;              /* it has gone on */
 
     /* For the stream. */
@@ -144,8 +147,8 @@ typedef struct VirtIOBlkBatch {
 } VirtIOBlkBatch;
 
 /*
- * Find header, data and status in the chain. False with @errp set when it does not have them: the guest
- * broke the rules.
+ * Find header, data and status in the chain. False with @errp set when it does not have them: the
+ * guest broke the rules.
  */
 bool virtio_blk_parse(VirtIOBlkRequest *req, Error **errp);
 /* Start the request or put it into @batch. It ends by complete() or hold(). The serving thread. */

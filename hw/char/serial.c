@@ -1,15 +1,16 @@
 /*
  * isa-serial: a 16550A on a character device.
  *
- * Receiver and transmitter are each a queue of sixteen bytes, of which one is used while the FIFOs are
- * off; everything else (line status, interrupt identification) follows from the queues and is brought
- * up to date after each change. No time is modelled: a byte that the character device takes is
- * sent. What it does not take stays in the transmit queue, "transmitter empty" stays clear, and a watch
- * sends the rest, so no byte is lost and nobody waits; where there is no device, or nobody at its other
- * end, bytes go nowhere at once. Input is only asked for while the receive queue has room.
+ * Receiver and transmitter are each a queue of sixteen bytes, of which one is used while the FIFOs
+ * are off; everything else (line status, interrupt identification) follows from the queues and is
+ * brought up to date after each change. No time is modelled: a byte that the character device takes
+ * is sent. What it does not take stays in the transmit queue, "transmitter empty" stays clear, and
+ * a watch sends the rest, so no byte is lost and nobody waits; where there is no device, or nobody
+ * at its other end, bytes go nowhere at once. Input is only asked for while the receive queue has
+ * room.
  *
- * A machine that stands has a port that stands: nothing is taken in and the rest of the transmit queue
- * waits, so a migration carries exactly what has not been sent.
+ * A machine that stands has a port that stands: nothing is taken in and the rest of the transmit
+ * queue waits, so a migration carries exactly what has not been sent.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

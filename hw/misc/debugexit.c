@@ -22,7 +22,8 @@ static uint64_t debug_exit_read(void *opaque, uint64_t offset, unsigned size)
 
 static void debug_exit_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
 {
-    system_shutdown_request_with_code(SHUTDOWN_CAUSE_GUEST_SHUTDOWN, (int)((value << 1 | 1) & 0xff));
+    system_shutdown_request_with_code(SHUTDOWN_CAUSE_GUEST_SHUTDOWN,
+                                      (int)((value << 1 | 1) & 0xff));
 }
 
 static const IOOps debug_exit_ops = {

@@ -1,11 +1,11 @@
 /*
- * A page is 512 little-endian words: its number, its generation, and an arithmetic sequence that starts
- * at a hash of seed, number and generation. One pass of additions writes or checks it, at the speed of
- * memory, and any word of another page or generation is out of sequence.
+ * A page is 512 little-endian words: its number, its generation, and an arithmetic sequence that
+ * starts at a hash of seed, number and generation. One pass of additions writes or checks it, at
+ * the speed of memory, and any word of another page or generation is out of sequence.
  *
- * The order of a round is a walk with a fixed step modulo the number of pages, near the golden section:
- * neighbours in time are far apart in memory, and the position in the walk says of every page whether
- * it has been visited in this round.
+ * The order of a round is a walk with a fixed step modulo the number of pages, near the golden
+ * section: neighbours in time are far apart in memory, and the position in the walk says of every
+ * page whether it has been visited in this round.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * What memstress writes: pages that name themselves and their generation, in an order that visits every
- * page of a region once per round and jumps about in it. All of it follows from seed, page and
- * generation, so what a page must hold can be said without having kept a copy.
+ * What memstress writes: pages that name themselves and their generation, in an order that visits
+ * every page of a region once per round and jumps about in it. All of it follows from seed, page
+ * and generation, so what a page must hold can be said without having kept a copy.
  *
  * Any thread.
  *

@@ -1,16 +1,17 @@
 /*
- * memstress: a device that dirties RAM by DMA, under any accelerator, and can say of every page of its
- * region what it must hold.
+ * memstress: a device that dirties RAM by DMA, under any accelerator, and can say of every page of
+ * its region what it must hold.
  *
- * A thread of its own writes page after page of the region, round after round (memstress-pattern.h).
- * The model of the region's contents is two numbers: the generation being written and the position in
- * its round. Pages before the position hold this generation, the others the one before; in the first
- * round the others have not been written and are not looked at. The two numbers are the device's state
- * in a migration, so the destination can check the RAM it was given, page by page.
+ * A thread of its own writes page after page of the region, round after round
+ * (memstress-pattern.h). The model of the region's contents is two numbers: the generation being
+ * written and the position in its round. Pages before the position hold this generation, the others
+ * the one before; in the first round the others have not been written and are not looked at. The
+ * two numbers are the device's state in a migration, so the destination can check the RAM it was
+ * given, page by page.
  *
  * The thread only writes while the machine runs and "running" is on; park() returns when it stands.
- * Everything that looks at the model beyond a single number parks it first. Lock order: big lock, then
- * the device's lock; the thread never takes the big lock.
+ * Everything that looks at the model beyond a single number parks it first. Lock order: big lock,
+ * then the device's lock; the thread never takes the big lock.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -262,7 +263,8 @@ static bool set_verify(DeviceState *dev, const PropertyValue *value, Error **err
         return true;
     }
     if (!dev->realized) {
-        error_setg(errp, "Property 'memstress.verify' can be set only after the device was realized");
+        error_setg(errp,
+                   "Property 'memstress.verify' can be set only after the device was realized");
         return false;
     }
     park(s);
@@ -333,7 +335,8 @@ static bool map_memdev(Memstress *s, Error **errp)
         return false;
     }
     if (s->size && s->size != block->used_length) {
-        error_setg(errp, "memstress: size is %" PRIu64 " bytes but memory backend '%s' has %" PRIu64,
+        error_setg(errp,
+                   "memstress: size is %" PRIu64 " bytes but memory backend '%s' has %" PRIu64,
                    s->size, s->memdev, block->used_length);
     } else if (memory_map_ram("memstress", s->start, block, 0, block->used_length, false,
                               errp) == 0) {
@@ -456,7 +459,8 @@ static const VMStateDescription vmstate_memstress = {
 };
 
 static const Property memstress_properties[] = {
-    DEFINE_PROP_MEMDEV("memdev", Memstress, memdev, 0, "memory backend to map at start and to write"),
+    DEFINE_PROP_MEMDEV("memdev", Memstress, memdev, 0,
+                       "memory backend to map at start and to write"),
     DEFINE_PROP_SIZE("start", Memstress, start, 0, 0, "guest physical address of the region"),
     DEFINE_PROP_SIZE("size", Memstress, size, 0, 0, "bytes of the region"),
     DEFINE_PROP_UINT64("seed", Memstress, seed, 1, 0, "makes contents differ"),

@@ -1,6 +1,6 @@
 /*
- * port92: system control port A. Bit 0 resets the machine when it goes from 0 to 1; bit 1 is the A20
- * gate, which is always open here: it is kept and shown, and nothing depends on it.
+ * port92: system control port A. Bit 0 resets the machine when it goes from 0 to 1; bit 1 is the
+ * A20 gate, which is always open here: it is kept and shown, and nothing depends on it.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

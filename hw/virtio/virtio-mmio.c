@@ -1,6 +1,6 @@
 /*
- * One memory region for all slots, one switch for the registers of a slot, all 32 bits wide but for the
- * device's configuration from 0x100 on:
+ * One memory region for all slots, one switch for the registers of a slot, all 32 bits wide but for
+ * the device's configuration from 0x100 on:
  *
  *    0x000 r  "virt"              0x030  w  queue number        0x080  w  descriptors, low (0x084 high)
  *    0x004 r  version 2           0x034 r   its largest size    0x090  w  avail ring

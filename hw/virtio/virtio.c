@@ -1,9 +1,9 @@
 /*
  * The life of a virtio device as its driver sees it, and what keeps it in step with the machine's.
  *
- * What happens in other threads and must be seen under the big lock is noted in the relay: bits of what
- * there is to do, and one call posted to the main thread while any is set. The relay outlives the
- * device by the call that is on its way.
+ * What happens in other threads and must be seen under the big lock is noted in the relay: bits of
+ * what there is to do, and one call posted to the main thread while any is set. The relay outlives
+ * the device by the call that is on its way.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -350,7 +350,8 @@ static int virtio_post_load(void *opaque, int version_id, Error **errp)
     uint64_t unknown = vdev->driver_features & ~virtio_offered_features(vdev);
 
     if (unknown && (vdev->status & VIRTIO_STATUS_FEATURES_OK)) {
-        error_setg(errp, "%s: the guest uses features 0x%" PRIx64 ", which this side does not offer",
+        error_setg(errp,
+                   "%s: the guest uses features 0x%" PRIx64 ", which this side does not offer",
                    vdev->parent.path, unknown);
         return -1;
     }

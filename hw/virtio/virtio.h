@@ -3,11 +3,12 @@
  *
  * A kind of device is a VirtIOClass and a struct that begins with a VirtIODevice; the transport
  * (hw/virtio/virtio-mmio.h) calls the functions for the guest. The device serves its queues between
- * start() and stop(): while the driver says DRIVER_OK, the device is not broken, and the machine runs.
+ * start() and stop(): while the driver says DRIVER_OK, the device is not broken, and the machine
+ * runs.
  *
- * Threads. Everything is called under the big lock, but for what says "any thread": a device may serve
- * its queues in another thread between start() and stop(), and what the guest sees of that (interrupts,
- * a status) is brought under the big lock here.
+ * Threads. Everything is called under the big lock, but for what says "any thread": a device may
+ * serve its queues in another thread between start() and stop(), and what the guest sees of that
+ * (interrupts, a status) is brought under the big lock here.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -50,8 +51,8 @@ typedef struct VirtIOClass {
     /* Features were accepted and the driver is ready: settings follow what it can do. */
     void (*driver_ok)(VirtIODevice *vdev);
     /*
-     * Serve the queues, which are started: from now on, beginning with what is in them already. stop():
-     * when it returns nothing of the device runs, in no thread.
+     * Serve the queues, which are started: from now on, beginning with what is in them already.
+     * stop(): when it returns nothing of the device runs, in no thread.
      */
     void (*start)(VirtIODevice *vdev);
     void (*stop)(VirtIODevice *vdev);
@@ -95,18 +96,23 @@ struct VirtIODevice {
 #define VIRTIO_CAST(type_, vdev_) ((type_ *)(vdev_))
 
 /*
- * Connect to a transport and to the machine. @queue_size: a power of two, at most VIRTQUEUE_SIZE_MAX.
- * For realize(); virtio_exit() undoes it. Returns false with @errp set.
+ * Connect to a transport and to the machine. @queue_size: a power of two, at most
+ * VIRTQUEUE_SIZE_MAX. For realize(); virtio_exit() undoes it. Returns false with @errp set.
  */
 bool virtio_init(VirtIODevice *vdev, const VirtIOClass *vclass, unsigned num_queues,
                  unsigned queue_size, Error **errp);
 void virtio_exit(VirtIODevice *vdev);
 /* Properties of all virtio devices, for the property table. */
-#define VIRTIO_PROPERTIES(state_, field_) \
-    DEFINE_PROP_STR("bus", state_, field_.bus, 0, "where to plug it in: virtio-mmio-bus.0 to .23"), \
-    DEFINE_PROP_BOOL("event_idx", state_, field_.event_idx, true, 0, "offer event indices"), \
-    DEFINE_PROP_BOOL("indirect_desc", state_, field_.indirect, true, 0, "offer indirect descriptors")
-/* The state, for the device's own table: VMSTATE_STRUCT(vdev, Foo, 1, vmstate_virtio, VirtIODevice). */
+#define VIRTIO_PROPERTIES(state_, field_)                                                        \
+    DEFINE_PROP_STR("bus", state_, field_.bus, 0,                                                \
+                    "where to plug it in: virtio-mmio-bus.0 to .23"),                            \
+        DEFINE_PROP_BOOL("event_idx", state_, field_.event_idx, true, 0, "offer event indices"), \
+        DEFINE_PROP_BOOL("indirect_desc", state_, field_.indirect, true, 0,                      \
+                         "offer indirect descriptors")
+/*
+ * The state, for the device's own table: VMSTATE_STRUCT(vdev, Foo, 1, vmstate_virtio,
+ * VirtIODevice).
+ */
 extern const VMStateDescription vmstate_virtio;
 
 /* ---- for transports ---- */
@@ -137,8 +143,8 @@ void virtio_interrupt(VirtIODevice *vdev);
 /* The configuration has changed or may have: config_event(), then an interrupt. Any thread. */
 void virtio_config_event(VirtIODevice *vdev);
 /*
- * The guest broke the rules: the device is broken until it is reset. @err is taken; some are reported on
- * standard error. Any thread.
+ * The guest broke the rules: the device is broken until it is reset. @err is taken; some are
+ * reported on standard error. Any thread.
  */
 void virtio_error(VirtIODevice *vdev, Error *err);
 

@@ -1,6 +1,6 @@
 /*
- * Rings are reached through host pointers that are looked up when the queue starts: guest memory never
- * moves or goes while a machine lives. Buffers are looked up chain by chain.
+ * Rings are reached through host pointers that are looked up when the queue starts: guest memory
+ * never moves or goes while a machine lives. Buffers are looked up chain by chain.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -90,8 +90,8 @@ void virtqueue_reset(VirtQueue *vq)
 }
 
 /* A ring as one piece of host memory. */
-static uint8_t *map_ring(const char *what, uint64_t gpa, uint64_t bytes, unsigned align, bool is_write,
-                         Error **errp)
+static uint8_t *map_ring(const char *what, uint64_t gpa, uint64_t bytes, unsigned align,
+                         bool is_write, Error **errp)
 {
     uint64_t len = bytes;
     uint8_t *host;
@@ -102,7 +102,8 @@ static uint8_t *map_ring(const char *what, uint64_t gpa, uint64_t bytes, unsigne
     }
     host = address_space_map(gpa, &len, is_write);
     if (!host || len != bytes) {
-        error_setg(errp, "the %s, %" PRIu64 " bytes at 0x%" PRIx64 ", is not in RAM", what, bytes, gpa);
+        error_setg(errp, "the %s, %" PRIu64 " bytes at 0x%" PRIx64 ", is not in RAM", what, bytes,
+                   gpa);
         return NULL;
     }
     return host;
@@ -197,8 +198,8 @@ static int add_buffer(Chain *chain, const Descriptor *d, Error **errp)
         void *host = address_space_map(gpa, &len, is_write);
 
         if (!host) {
-            error_setg(errp, "a buffer of %" PRIu32 " bytes at 0x%" PRIx64 " is not in %sRAM", d->len,
-                       d->addr, is_write ? "writable " : "");
+            error_setg(errp, "a buffer of %" PRIu32 " bytes at 0x%" PRIx64 " is not in %sRAM",
+                       d->len, d->addr, is_write ? "writable " : "");
             return -1;
         }
         if (add_piece(chain, host, len, is_write, errp) < 0) {
@@ -227,8 +228,8 @@ static const uint8_t *indirect_table(const VirtQueue *vq, const Descriptor *d, u
     }
     table = address_space_map(d->addr, &len, false);
     if (!table || len != d->len) {
-        error_setg(errp, "an indirect table of %" PRIu32 " bytes at 0x%" PRIx64 " is not in RAM", d->len,
-                   d->addr);
+        error_setg(errp, "an indirect table of %" PRIu32 " bytes at 0x%" PRIx64 " is not in RAM",
+                   d->len, d->addr);
         return NULL;
     }
     *entries = len / VRING_DESC_BYTES;
@@ -315,7 +316,8 @@ void *virtqueue_pop(VirtQueue *vq, size_t bytes, Error **errp)
         return NULL;
     }
     if (waiting > vq->num || in_use >= vq->num) {
-        error_setg(errp, "the avail index moved from %u to %u in a queue of %u of which %u are in use",
+        error_setg(errp,
+                   "the avail index moved from %u to %u in a queue of %u of which %u are in use",
                    vq->last_avail_idx, avail, vq->num, in_use);
         return NULL;
     }
@@ -353,7 +355,9 @@ void virtqueue_push(VirtQueue *vq, const VirtQueueElement *elem, uint32_t writte
     mark_used(vq, USED_IDX, 2);
 }
 
-/* Whether @event lies in what happened between @old and @now: the specification's vring_need_event. */
+/*
+ * Whether @event lies in what happened between @old and @now: the specification's vring_need_event.
+ */
 static bool passed_event(uint16_t event, uint16_t now, uint16_t old)
 {
     return (uint16_t)(now - event - 1) < (uint16_t)(now - old);
@@ -371,8 +375,9 @@ bool virtqueue_should_notify(VirtQueue *vq)
     }
     vq->signalled_used = now;
     vq->signalled_used_valid = true;
-    return !valid || passed_event(load16(vq->avail_host + AVAIL_RING + vq->num * 2, __ATOMIC_RELAXED),
-                                  now, old);
+    return !valid ||
+           passed_event(load16(vq->avail_host + AVAIL_RING + vq->num * 2, __ATOMIC_RELAXED), now,
+                        old);
 }
 
 bool virtqueue_empty(const VirtQueue *vq)

@@ -5,9 +5,10 @@
  *     avail        u16 flags, u16 idx, u16 ring[num], u16 used_event          driver writes
  *     used         u16 flags, u16 idx, { u32 id, u32 length }[num], u16 avail_event   device writes
  *
- * Everything in them is the guest's word and may change at any time: each field is read once, checked,
- * and what was checked is what is used. An error (a loop, an address without RAM, ...) says that the
- * guest's driver broke the rules; the queue is then of no more use until the device is reset.
+ * Everything in them is the guest's word and may change at any time: each field is read once,
+ * checked, and what was checked is what is used. An error (a loop, an address without RAM, ...)
+ * says that the guest's driver broke the rules; the queue is then of no more use until the device
+ * is reset.
  *
  * A queue is between virtqueue_start() and virtqueue_stop() the property of one thread at a time.
  *
@@ -68,8 +69,8 @@ typedef struct VirtQueueElement {
 /* Back to what it is after a reset, and stopped. */
 void virtqueue_reset(VirtQueue *vq);
 /*
- * Check what the driver set up and take hold of the rings. @event_idx, @indirect: features that were
- * negotiated. Returns 0, or -1 with @errp set and nothing changed.
+ * Check what the driver set up and take hold of the rings. @event_idx, @indirect: features that
+ * were negotiated. Returns 0, or -1 with @errp set and nothing changed.
  */
 int virtqueue_start(VirtQueue *vq, bool event_idx, bool indirect, Error **errp);
 void virtqueue_stop(VirtQueue *vq);
@@ -78,7 +79,8 @@ void virtqueue_stop(VirtQueue *vq);
  * virtqueue_pop:
  * @bytes: of the struct to allocate, zeroed, which begins with a VirtQueueElement
  *
- * Returns: the next chain; NULL when there is none, or with @errp set when the guest broke the rules.
+ * Returns: the next chain; NULL when there is none, or with @errp set when the guest broke the
+ * rules.
  */
 void *virtqueue_pop(VirtQueue *vq, size_t bytes, Error **errp);
 /* The chain at @head once more, one that was taken and not given back: after a migration. */
@@ -86,8 +88,8 @@ void *virtqueue_pop_again(VirtQueue *vq, uint16_t head, size_t bytes, Error **er
 /* Take back the last pop, whose element is not used any more. */
 void virtqueue_unpop(VirtQueue *vq);
 /*
- * Give a chain back with @written bytes written from the beginning of its writable buffers. Those count
- * as dirty, all of them. The guest is not told yet.
+ * Give a chain back with @written bytes written from the beginning of its writable buffers. Those
+ * count as dirty, all of them. The guest is not told yet.
  */
 void virtqueue_push(VirtQueue *vq, const VirtQueueElement *elem, uint32_t written);
 /* Whether the guest wants to be interrupted for what was pushed since this was last asked. */
@@ -95,7 +97,9 @@ bool virtqueue_should_notify(VirtQueue *vq);
 
 /* Whether nothing is there to take. */
 bool virtqueue_empty(const VirtQueue *vq);
-/* Ask for notifications, or say that none are needed. After asking look at virtqueue_empty() again. */
+/*
+ * Ask for notifications, or say that none are needed. After asking look at virtqueue_empty() again.
+ */
 void virtqueue_set_notification(VirtQueue *vq, bool enable);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * The machine as ACPI describes it: processors, serial ports, the clock, and the virtio slots that are in
- * use. The DSDT lists what is there when the machine is built; nothing of that comes or goes later.
+ * The machine as ACPI describes it: processors, serial ports, the clock, and the virtio slots that
+ * are in use. The DSDT lists what is there when the machine is built; nothing of that comes or goes
+ * later.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * Static 64-bit ELF kernels. Each PT_LOAD segment is placed at its physical address. A kernel with the
- * Xen note PHYS32_ENTRY is entered by the PVH protocol; one without at e_entry in long mode. Both are given
- * the PVH start info, in EBX (RBX).
+ * Static 64-bit ELF kernels. Each PT_LOAD segment is placed at its physical address. A kernel with
+ * the Xen note PHYS32_ENTRY is entered by the PVH protocol; one without at e_entry in long mode.
+ * Both are given the PVH start info, in EBX (RBX).
  *
  * ELF header (64 bytes)                       program header (56 bytes)
  *    0  7f 'E' 'L' 'F', class 2, data 1          0  u32 type: 1 LOAD, 4 NOTE

@@ -1,8 +1,8 @@
 /*
  * Images without any structure: a flat program, placed and entered at 1 MiB in long mode with the
- * first 4 GiB mapped one to one and the address of a PVH start info in RBX; and a disk's boot sector,
- * entered in real mode as a PC's firmware would, the disk's number in DL, only that there is no
- * firmware to call afterwards.
+ * first 4 GiB mapped one to one and the address of a PVH start info in RBX; and a disk's boot
+ * sector, entered in real mode as a PC's firmware would, the disk's number in DL, only that there
+ * is no firmware to call afterwards.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,8 @@
 /*
- * Linux bzImages by the 64-bit boot protocol (the kernel's Documentation/arch/x86/boot.rst). The file
- * is a real-mode part that only its header is read of, then the kernel proper, which is entered 0x200
- * bytes after its beginning with RSI at the zero page. Of the header, at 0x1f1 in file and zero page:
+ * Linux bzImages by the 64-bit boot protocol (the kernel's Documentation/arch/x86/boot.rst). The
+ * file is a real-mode part that only its header is read of, then the kernel proper, which is
+ * entered 0x200 bytes after its beginning with RSI at the zero page. Of the header, at 0x1f1 in
+ * file and zero page:
  *
  *    0x1f1 u8  sectors of the real-mode part     0x22c u32 last address for an initrd
  *    0x1fe u16 0xaa55                            0x230 u32 alignment of the kernel

@@ -8,8 +8,8 @@
  *     16  u64 module list
  *     24  u64 command line
  *
- * A module is u64 address, u64 size, u64 command line, u64 0; the initrd is the first and only one. A
- * map entry is u64 address, u64 size, u32 type as in E820, u32 0.
+ * A module is u64 address, u64 size, u64 command line, u64 0; the initrd is the first and only one.
+ * A map entry is u64 address, u64 size, u32 type as in E820, u32 0.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

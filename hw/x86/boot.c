@@ -1,7 +1,8 @@
 /*
- * What the boot protocols share: a list of pieces of memory that never overlap and always lie in RAM,
- * and the three states in which a processor can be handed over. The descriptor table is the same for
- * protected and long mode and its selectors are those that Linux wants: 0x10 code, 0x18 data.
+ * What the boot protocols share: a list of pieces of memory that never overlap and always lie in
+ * RAM, and the three states in which a processor can be handed over. The descriptor table is the
+ * same for protected and long mode and its selectors are those that Linux wants: 0x10 code, 0x18
+ * data.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -288,7 +289,9 @@ static void flat_segments(X86CPUState *env, bool long_mode)
     env->seg[SEG_LDT] = (X86Segment){ .limit = 0xffff, .type = 2, .present = 1 };
 }
 
-/* PVH: paging off, flat segments, EBX = start info; what is not said there is left as reset has it. */
+/*
+ * PVH: paging off, flat segments, EBX = start info; what is not said there is left as reset has it.
+ */
 void boot_cpu_protected(X86CPUState *env, uint64_t entry, uint64_t info)
 {
     flat_segments(env, false);

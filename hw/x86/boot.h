@@ -1,12 +1,14 @@
 /*
- * Booting without firmware: what is placed in guest memory, and in which state the first vCPU starts.
+ * Booting without firmware: what is placed in guest memory, and in which state the first vCPU
+ * starts.
  *
- * A boot protocol (boot-elf.c, boot-linux.c, boot-flat.c, boot-sector.c) reads its file once, checks
- * every number in it, and describes the result in a BootImage. At each reset boot_image_install()
- * writes the image into guest memory and sets the vCPU, so that a guest which overwrote its kernel
- * starts from a fresh one.
+ * A boot protocol (boot-elf.c, boot-linux.c, boot-flat.c, boot-sector.c) reads its file once,
+ * checks every number in it, and describes the result in a BootImage. At each reset
+ * boot_image_install() writes the image into guest memory and sets the vCPU, so that a guest which
+ * overwrote its kernel starts from a fresh one.
  *
- * Where things lie below 1 MiB is in the table below; a kernel must not overlap what its protocol uses.
+ * Where things lie below 1 MiB is in the table below; a kernel must not overlap what its protocol
+ * uses.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -44,7 +46,9 @@ typedef struct BootMapEntry {
     uint32_t type;
 } BootMapEntry;
 
-/* RAM as the guest will see it, and what is known about the machine before a kernel is looked at. */
+/*
+ * RAM as the guest will see it, and what is known about the machine before a kernel is looked at.
+ */
 typedef struct BootConfig {
     uint64_t below_4g, above_4g;        /* bytes of RAM from 0 and from 4 GiB */
     unsigned cpus;
@@ -113,7 +117,10 @@ unsigned boot_memory_map(const BootConfig *config, BootMapEntry map[BOOT_MAP_MAX
  * @level_lines: a bit for each ISA line that is level-triggered and active high.
  */
 GBytes *boot_mp_table(unsigned cpus, uint64_t gpa, uint32_t level_lines);
-/* The ACPI tables of the machine with the devices that it has now, to be placed at @gpa: RSDP first. */
+/*
+ * The ACPI tables of the machine with the devices that it has now, to be placed at @gpa: RSDP
+ * first.
+ */
 GBytes *boot_acpi_tables(unsigned cpus, uint64_t gpa);
 
 /*
@@ -135,7 +142,9 @@ BootImage *boot_elf_load(const BootConfig *config, GBytes *file, const char *nam
 BootImage *boot_linux_load(const BootConfig *config, GBytes *file, const char *name, Error **errp);
 /* Anything else: loaded and entered at 1 MiB, in long mode, RBX = start info. */
 BootImage *boot_flat_load(const BootConfig *config, GBytes *file, const char *name, Error **errp);
-/* @sector: the first 512 bytes of a disk. Loaded and entered at 0000:7c00 in real mode, DL = 0x80. */
+/*
+ * @sector: the first 512 bytes of a disk. Loaded and entered at 0000:7c00 in real mode, DL = 0x80.
+ */
 BootImage *boot_sector_load(const BootConfig *config, GBytes *sector, const char *name,
                             Error **errp);
 

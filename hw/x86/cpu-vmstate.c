@@ -1,9 +1,9 @@
 /*
  * The "cpu" section: X86CPUState as a table.
  *
- * What every accelerator has is in the section itself; what only some have, or what is mostly empty, is
- * in subsections: the XSAVE area, the MSRs, the local APIC, pending events. A subsection that is
- * missing leaves its part absent, which an accelerator takes as the state after power-on.
+ * What every accelerator has is in the section itself; what only some have, or what is mostly
+ * empty, is in subsections: the XSAVE area, the MSRs, the local APIC, pending events. A subsection
+ * that is missing leaves its part absent, which an accelerator takes as the state after power-on.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -34,7 +34,9 @@
 #define RAM_MIN (2 * MIB)
 #define BOOT_SECTOR_BYTES 512
 
-/* First of the interrupt lines of virtio devices: where ACPI tells of them, and where nobody does. */
+/*
+ * First of the interrupt lines of virtio devices: where ACPI tells of them, and where nobody does.
+ */
 #define VIRTIO_IRQ_BASE_ACPI 16
 #define VIRTIO_IRQ_BASE_ISA 5
 
@@ -123,7 +125,10 @@ static int microvm_init(Machine *machine, Error **errp)
            add_virtio_slots(machine, errp) < 0 ? -1 : 0;
 }
 
-/* Read a regular file of at most @max_bytes. What is bigger than the machine's RAM is not read at all. */
+/*
+ * Read a regular file of at most @max_bytes. What is bigger than the machine's RAM is not read at
+ * all.
+ */
 static GBytes *read_file(const char *what, const char *name, uint64_t max_bytes, Error **errp)
 {
     int fd = io_open(name, O_RDONLY, 0, errp);
@@ -202,7 +207,8 @@ static BootImage *load_sector(const Machine *machine, const BootConfig *config, 
         ret = blk_pread(blk, 0, length, data, 0);
     }
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the boot sector of disk '%s'", machine->boot_disk);
+        error_setg_errno(errp, -ret, "Could not read the boot sector of disk '%s'",
+                         machine->boot_disk);
         return NULL;
     }
     sector = g_bytes_new_take(g_steal_pointer(&data), length);

@@ -1,7 +1,7 @@
 /*
- * The multiprocessor table tells a guest without ACPI about processors and interrupt lines: a floating
- * pointer that guests search for in the last KiB of conventional memory, and behind it the table: a
- * header of 44 bytes, then entries of which the first byte is the kind.
+ * The multiprocessor table tells a guest without ACPI about processors and interrupt lines: a
+ * floating pointer that guests search for in the last KiB of conventional memory, and behind it the
+ * table: a header of 44 bytes, then entries of which the first byte is the kind.
  *
  *    0 processor  20 bytes: APIC id, version, flags (1 usable, 2 boot), signature, features
  *    1 bus         8 bytes: id, six letters

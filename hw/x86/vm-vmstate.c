@@ -1,9 +1,10 @@
 /*
  * The sections of what an accelerator keeps beside the vCPUs: interrupt controllers, timer, clock.
  *
- * An accelerator hands them out as bytes in the layout of the kernel's structures (accel/kvm/vm-state.c);
- * here they become fields, so that a stream says what it carries. A section takes its part out of the
- * whole when it is saved, and puts the whole back with its part changed when it is loaded.
+ * An accelerator hands them out as bytes in the layout of the kernel's structures
+ * (accel/kvm/vm-state.c); here they become fields, so that a stream says what it carries. A section
+ * takes its part out of the whole when it is saved, and puts the whole back with its part changed
+ * when it is loaded.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

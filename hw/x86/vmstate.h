@@ -10,8 +10,8 @@
 #include "util/error.h"
 
 /*
- * Register "cpu" (one instance a vCPU) and, behind them, "i8259" (two instances), "ioapic", "i8254" and
- * "kvmclock". Once, when the vCPUs have been created, under the big lock.
+ * Register "cpu" (one instance a vCPU) and, behind them, "i8259" (two instances), "ioapic", "i8254"
+ * and "kvmclock". Once, when the vCPUs have been created, under the big lock.
  *
  * Saving reads the state out of the accelerator and loading gives it to the accelerator section by
  * section, so a state that this machine's accelerator cannot hold fails the load with its reason.

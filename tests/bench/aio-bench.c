@@ -1,12 +1,12 @@
 /*
- * What the layers below the disks cost: a coroutine's switch, and reads of 4 KiB from the page cache
- * through each engine, beside the bare system calls (pread, and io_uring by liburing alone).
+ * What the layers below the disks cost: a coroutine's switch, and reads of 4 KiB from the page
+ * cache through each engine, beside the bare system calls (pread, and io_uring by liburing alone).
  *
  *     aio-bench [FILE]        (default: a file of 256 MiB in the current directory, which is removed)
  *
- * All ways take turns for a number of rounds; the best round of each is printed, with its ratio to the better
- * bare way of the same depth: time that passed, and the processor's time of all threads, which says more on
- * a machine that does other things too.
+ * All ways take turns for a number of rounds; the best round of each is printed, with its ratio to
+ * the better bare way of the same depth: time that passed, and the processor's time of all threads,
+ * which says more on a machine that does other things too.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -44,7 +44,9 @@ static uint64_t next_offset(void)
     return seed % n_blocks * BLOCK;
 }
 
-/* Ways: each does reads_left reads, @depth at a time -------------------------------------------- */
+/*
+ * Ways: each does reads_left reads, @depth at a time --------------------------------------------
+ */
 
 static void way_pread(unsigned depth)
 {

@@ -1,9 +1,9 @@
 /*
  * Zero detection beside the memory's read bandwidth.
  *
- * Both sides read the same memory, too large for any cache, in turn: one thread that only reads (the
- * fastest of several read loops, whole buffer) against buffer_is_zero() called page by page, as
- * migration calls it. Several rounds; the verdict is the ratio of the medians.
+ * Both sides read the same memory, too large for any cache, in turn: one thread that only reads
+ * (the fastest of several read loops, whole buffer) against buffer_is_zero() called page by page,
+ * as migration calls it. Several rounds; the verdict is the ratio of the medians.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -113,8 +113,9 @@ int main(int argc, char **argv)
     double read = median(reads), zero = median(zeroes);
 
     printf("ratio zero-detect %.2f\n", zero / read);
-    printf("  %zu MiB, %d rounds, medians: zero detection (%s) %.2f GiB/s, memory read %.2f GiB/s\n",
-           mem_bytes >> 20, ROUNDS, zero_impl_name(), zero, read);
+    printf(
+        "  %zu MiB, %d rounds, medians: zero detection (%s) %.2f GiB/s, memory read %.2f GiB/s\n",
+        mem_bytes >> 20, ROUNDS, zero_impl_name(), zero, read);
     for (size_t i = 0; i < n; i++) {
         if (impls[i].supported) {
             current = &impls[i];

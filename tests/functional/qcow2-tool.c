@@ -3,9 +3,10 @@
  *
  *     qcow2-tool [-r] [-c] [-n] [-d] [-u] [-O KEY=VALUE]... [FILE] < script
  *
- * -r opens it read-only, -c without refusing what needs repair, -n without its backing file, -d with
- * discard=unmap, -u with cache.no-flush (a process may be killed, the host may not), -O sets an option of the qcow2 node. A line of the script is a command; the first one that fails
- * ends the program with status 1 and says why. Numbers take the suffixes of sizes.
+ * -r opens it read-only, -c without refusing what needs repair, -n without its backing file, -d
+ * with discard=unmap, -u with cache.no-flush (a process may be killed, the host may not), -O sets
+ * an option of the qcow2 node. A line of the script is a command; the first one that fails ends the
+ * program with status 1 and says why. Numbers take the suffixes of sizes.
  *
  *     create FILE SIZE [KEY=VALUE,...]           make a qcow2 image (no FILE needs to be open)
  *     write OFFSET LENGTH BYTE                   one request
@@ -158,7 +159,8 @@ static void cmd_map(char **w)
     int64_t len = blk_getlength(blk), n;
 
     for (int64_t at = 0; at < len; at += n) {
-        int ret = blk_block_status_above(blk, bdrv_filter_or_cow_bs(blk_bs(blk)), at, len - at, &n, NULL, NULL, NULL);
+        int ret = blk_block_status_above(blk, bdrv_filter_or_cow_bs(blk_bs(blk)), at, len - at, &n,
+                                         NULL, NULL, NULL);
 
         check_ret("map", ret);
         printf("%" PRId64 " %" PRId64 " %s%s\n", at, n,
@@ -187,12 +189,15 @@ static int coroutine_fn co_check(Job *job)
 {
     BdrvCheckResult r = { 0 };
     const char *what = job->word[1];
-    int ret = bdrv_qcow2.co_check(blk_bs(blk), &r, !what ? 0 : !strcmp(what, "leaks") ? BDRV_FIX_LEAKS
-                                                              : BDRV_FIX_LEAKS | BDRV_FIX_ERRORS);
+    int ret = bdrv_qcow2.co_check(blk_bs(blk), &r,
+                                  !what                    ? 0
+                                  : !strcmp(what, "leaks") ? BDRV_FIX_LEAKS
+                                                           : BDRV_FIX_LEAKS | BDRV_FIX_ERRORS);
 
-    printf("corruptions=%" PRIu64 " leaks=%" PRIu64 " check-errors=%" PRIu64 " corruptions-fixed=%" PRIu64
-           " leaks-fixed=%" PRIu64 " allocated=%" PRIu64 " total=%" PRIu64 " compressed=%" PRIu64 " end=%" PRId64
-           "\n", r.corruptions, r.leaks, r.check_errors, r.corruptions_fixed, r.leaks_fixed,
+    printf("corruptions=%" PRIu64 " leaks=%" PRIu64 " check-errors=%" PRIu64
+           " corruptions-fixed=%" PRIu64 " leaks-fixed=%" PRIu64 " allocated=%" PRIu64
+           " total=%" PRIu64 " compressed=%" PRIu64 " end=%" PRId64 "\n",
+           r.corruptions, r.leaks, r.check_errors, r.corruptions_fixed, r.leaks_fixed,
            r.allocated_clusters, r.total_clusters, r.compressed_clusters, r.image_end_offset);
     return ret;
 }
@@ -230,15 +235,19 @@ static void cmd_bitmaps(char **w)
 {
     for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(blk_bs(blk), NULL); b;
          b = bdrv_dirty_bitmap_next(blk_bs(blk), b)) {
-        printf("%s %u %" PRId64 "%s%s\n", bdrv_dirty_bitmap_name(b), bdrv_dirty_bitmap_granularity(b),
-               bdrv_get_dirty_count(b), bdrv_dirty_bitmap_enabled(b) ? "" : " disabled",
+        printf("%s %u %" PRId64 "%s%s\n", bdrv_dirty_bitmap_name(b),
+               bdrv_dirty_bitmap_granularity(b), bdrv_get_dirty_count(b),
+               bdrv_dirty_bitmap_enabled(b) ? "" : " disabled",
                bdrv_dirty_bitmap_inconsistent(b) ? " inconsistent" : "");
     }
 }
 
 static int coroutine_fn co_can_store(Job *job)
 {
-    return bdrv_qcow2.co_can_store_bitmap(blk_bs(blk), job->word[1], number(job->word[2]), &job->err) ? 0 : -EINVAL;
+    return bdrv_qcow2.co_can_store_bitmap(blk_bs(blk), job->word[1], number(job->word[2]),
+                                          &job->err)
+               ? 0
+               : -EINVAL;
 }
 
 static void cmd_bitmap_add(char **w)
@@ -427,8 +436,12 @@ static int coroutine_fn co_random(Job *job)
 {
     char **w = job->word;
     Random r = {
-        .rand = g_rand_new_with_seed(number(w[1])), .ops_left = number(w[2]), .depth = number(w[3]),
-        .size = blk_getlength(blk), .cluster = qcow2_state(blk_bs(blk))->cluster_size, .main = coroutine_self(),
+        .rand = g_rand_new_with_seed(number(w[1])),
+        .ops_left = number(w[2]),
+        .depth = number(w[3]),
+        .size = blk_getlength(blk),
+        .cluster = qcow2_state(blk_bs(blk))->cluster_size,
+        .main = coroutine_self(),
     };
     uint8_t *buf = blk_try_blockalign(blk, r.size);
 
@@ -531,7 +544,8 @@ static void coroutine_fn crash_round(Crash *c, unsigned depth)
             .c = c, .off = i * part + off, .len = MIN(len, part - off), .version = ++c->version,
             .kind = g_rand_int(c->rand) % 6 ? 'W' : 'Z',
         };
-        journal("%c %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", op->kind, op->off, op->len, op->version);
+        journal("%c %" PRIu64 " %" PRIu64 " %" PRIu64 "\n", op->kind, op->off, op->len,
+                op->version);
         coroutine_enter(coroutine_create(crash_op, op));
     }
     c->running--;
@@ -621,7 +635,8 @@ static int coroutine_fn co_bench(Job *job)
 
 static void cmd_zero(char **w)
 {
-    check_ret("zero", blk_pwrite_zeroes(blk, number(w[1]), number(w[2]), w[3] ? BDRV_REQ_MAY_UNMAP : 0));
+    check_ret("zero",
+              blk_pwrite_zeroes(blk, number(w[1]), number(w[2]), w[3] ? BDRV_REQ_MAY_UNMAP : 0));
 }
 
 static void cmd_discard(char **w)
@@ -659,11 +674,14 @@ static const struct Command {
 } commands[] = {
     { "create", NULL, co_create }, { "write", cmd_write }, { "compress", NULL, co_compress },
     { "read", cmd_read }, { "zero", cmd_zero }, { "discard", cmd_discard }, { "flush", cmd_flush },
-    { "truncate", NULL, co_truncate }, { "map", cmd_map }, { "check", NULL, co_check }, { "info", cmd_info },
-    { "snapshots", NULL, co_snapshots }, { "bitmaps", cmd_bitmaps }, { "bitmap-add", cmd_bitmap_add },
+    { "truncate", NULL, co_truncate }, { "map", cmd_map }, { "check", NULL, co_check },
+    { "info", cmd_info },
+    { "snapshots", NULL, co_snapshots }, { "bitmaps", cmd_bitmaps },
+    { "bitmap-add", cmd_bitmap_add },
     { "bitmap-remove", NULL, co_bitmap_remove }, { "backing", NULL, co_backing },
     { "inactivate", cmd_inactivate }, { "activate", cmd_activate }, { "random", NULL, co_random },
-    { "crash", NULL, co_crash }, { "bench-write", NULL, co_bench }, { "bench-read", NULL, co_bench },
+    { "crash", NULL, co_crash }, { "bench-write", NULL, co_bench },
+    { "bench-read", NULL, co_bench },
     { "bench-compress", NULL, co_bench },
 };
 
@@ -672,7 +690,8 @@ static void run_line(char *line)
     char *word[MAX_WORDS + 1] = { NULL }, *save = NULL;
     int n = 0;
 
-    for (char *p = strtok_r(line, " \n", &save); p && n < MAX_WORDS; p = strtok_r(NULL, " \n", &save)) {
+    for (char *p = strtok_r(line, " \n", &save); p && n < MAX_WORDS;
+         p = strtok_r(NULL, " \n", &save)) {
         word[n++] = p;
     }
     if (!n || word[0][0] == '#') {

@@ -1,8 +1,9 @@
 /*
  * Fuzzing a migration stream: a machine of 4 MiB without CPUs that run loads what the fuzzer made.
  *
- * The first byte chooses how the stream is read: bit 0 direct-mapped. The rest is a file, or what a socket would
- * carry. The machine is never run; what a stream leaves in its devices the next one finds there.
+ * The first byte chooses how the stream is read: bit 0 direct-mapped. The rest is a file, or what a
+ * socket would carry. The machine is never run; what a stream leaves in its devices the next one
+ * finds there.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -28,9 +29,10 @@ static int stream_fd;
 
 static void build_machine(void)
 {
-    char *argv[] = { (char *)"fuzz", (char *)"-machine", (char *)"microvm", (char *)"-accel", (char *)"qtest",
-                     (char *)"-m", (char *)"4M", (char *)"-nodefaults", (char *)"-display", (char *)"none",
-                     (char *)"-incoming", (char *)"defer" };
+    char *argv[] = { (char *)"fuzz",   (char *)"-machine",    (char *)"microvm",
+                     (char *)"-accel", (char *)"qtest",       (char *)"-m",
+                     (char *)"4M",     (char *)"-nodefaults", (char *)"-display",
+                     (char *)"none",   (char *)"-incoming",   (char *)"defer" };
     CommandLine *cl;
 
     machine_register(&machine_microvm);

@@ -1,8 +1,10 @@
 /*
- * Fuzzing an NBD client's bytes: the server of this process gets them over a socket, as from anybody.
+ * Fuzzing an NBD client's bytes: the server of this process gets them over a socket, as from
+ * anybody.
  *
- * Built twice. With FUZZ_NBD_REQUESTS the handshake is done for the fuzzer, in one of several ways that the first
- * byte chooses, and its bytes are requests; without it they are all that the client ever says.
+ * Built twice. With FUZZ_NBD_REQUESTS the handshake is done for the fuzzer, in one of several ways
+ * that the first byte chooses, and its bytes are requests; without it they are all that the client
+ * ever says.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -60,7 +62,8 @@ static void add_export(void)
         .type = BLOCK_EXPORT_TYPE_NBD, .id = (char *)"e", .node_name = (char *)"disk",
         .has_writable = true, .writable = true,
         .u.nbd = {
-            .name = (char *)"e", .description = (char *)"a disk", .has_bitmaps = true, .bitmaps = &bitmaps,
+            .name = (char *)"e", .description = (char *)"a disk", .has_bitmaps = true,
+            .bitmaps = &bitmaps,
             .has_allocation_depth = true, .allocation_depth = true,
         },
     };

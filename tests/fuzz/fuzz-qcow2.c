@@ -1,6 +1,6 @@
 /*
- * Fuzzing qcow2 images: the fuzzer's bytes are a file, which is opened, looked at from all sides, read, and, when
- * the first byte says so, written, repaired and resized.
+ * Fuzzing qcow2 images: the fuzzer's bytes are a file, which is opened, looked at from all sides,
+ * read, and, when the first byte says so, written, repaired and resized.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * Fuzzing what a QMP client sends: bytes into the JSON stream, values into requests, arguments into the
- * types of the schema, and query commands through the dispatcher to the end.
+ * Fuzzing what a QMP client sends: bytes into the JSON stream, values into requests, arguments into
+ * the types of the schema, and query commands through the dispatcher to the end.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,5 +1,6 @@
 /*
- * What the fuzz targets share. Each is a program of its own, built with -Dfuzz=true by clang (docs/devel/fuzzing.md).
+ * What the fuzz targets share. Each is a program of its own, built with -Dfuzz=true by clang
+ * (docs/devel/fuzzing.md).
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * The ACPI tables as a guest finds them, and as iasl, ACPI's own compiler, reads them: it takes them apart
- * without complaint and makes tables of what it wrote without a single error.
+ * The ACPI tables as a guest finds them, and as iasl, ACPI's own compiler, reads them: it takes
+ * them apart without complaint and makes tables of what it wrote without a single error.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -118,8 +118,8 @@ static char *run_iasl(const char *option, const char *name)
     char *out = NULL, *err = NULL;
     int status = -1;
 
-    g_assert_true(g_spawn_sync(qtest_tmpdir(), (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &out,
-                               &err, &status, NULL));
+    g_assert_true(g_spawn_sync(qtest_tmpdir(), (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL,
+                               &out, &err, &status, NULL));
     if (status) {
         g_test_message("iasl %s: %s%s", name, out, err);
     }
@@ -192,7 +192,8 @@ static void test_walk(void)
 static void test_iasl(void)
 {
     Tables t;
-    g_autofree char *found = g_find_program_in_path("iasl"), *dsdt = NULL, *fadt = NULL, *madt = NULL;
+    g_autofree char *found = g_find_program_in_path("iasl"), *dsdt = NULL, *fadt = NULL,
+                    *madt = NULL;
 
     if (!found) {
         g_test_skip("iasl is not installed");

@@ -1,5 +1,6 @@
 /*
- * Snapshots, dirty bitmaps and transactions of them, alone and while a thread of its own serves the device.
+ * Snapshots, dirty bitmaps and transactions of them, alone and while a thread of its own serves the
+ * device.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -12,20 +13,24 @@ static void bitmap(QTestState *s, const char *command, const char *node, const c
 {
     g_autofree char *execute = g_strconcat("block-dirty-bitmap-", command, NULL);
 
-    qtest_qmp_assert_success(s, "{'execute': %s, 'arguments': {'node': %s, 'name': %s}}", execute, node, name);
+    qtest_qmp_assert_success(s, "{'execute': %s, 'arguments': {'node': %s, 'name': %s}}", execute,
+                             node, name);
 }
 
 static void snapshot_sync(QTestState *s, const char *node, const char *path, const char *name)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot-sync', 'arguments': {'node-name': %s, "
-                             "'snapshot-file': %s, 'snapshot-node-name': %s}}", node, path, name);
+    qtest_qmp_assert_success(s,
+                             "{'execute': 'blockdev-snapshot-sync', 'arguments': {'node-name': %s, "
+                             "'snapshot-file': %s, 'snapshot-node-name': %s}}",
+                             node, path, name);
 }
 
 /* ---- snapshots ---- */
 
 static void test_snapshot(void)
 {
-    g_autofree char *base = new_file("base.img", MIB), *one = path_of("one.qcow2"), *two = path_of("two.qcow2");
+    g_autofree char *base = new_file("base.img", MIB), *one = path_of("one.qcow2"),
+                    *two = path_of("two.qcow2");
     QTestState *s = qtest_initf("-blockdev raw,node-name=base,file.driver=file,file.filename=%s "
                                 "-device virtio-blk-device,drive=base,id=v", base);
     struct json_object *list, *info;
@@ -44,7 +49,8 @@ static void test_snapshot(void)
     io(s, "one", "read -q -P 2 0 64k");
     io(s, "one", "read -q -P 1 64k 960k");
     io(s, "base", "read -q -P 1 0 1M");
-    io_expect(s, "base", "write 0 4k", "write: Node 'base' is used by node 'one' as 'backing', which does not "
+    io_expect(s, "base", "write 0 4k",
+              "write: Node 'base' is used by node 'one' as 'backing', which does not "
               "allow write (wanted by a block device as 'root')\n");
     info = find_node(s, "base");
     g_assert_true(qtest_get_bool(info, "ro"));
@@ -78,8 +84,11 @@ static void test_snapshot_overlay(void)
 
     create_image(s, "qcow2", over, MIB);
     io(s, "d", "write -q -P 1 0 1M");
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'over',"
-                             " 'backing': null, 'file': {'driver': 'file', 'filename': %s}}}", over);
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'over',"
+        " 'backing': null, 'file': {'driver': 'file', 'filename': %s}}}",
+        over);
     qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', "
                              "'overlay': 'over'}}");
     io(s, "d", "write -q -P 2 0 4k");
@@ -100,35 +109,46 @@ static void test_snapshot_errors(void)
     create_image(s, "qcow2", over, MIB);
     add_qcow2(s, "over", over);
     add_raw(s, "user", base);
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='x'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'x', 'overlay': 'over'}}");
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='x'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'x'}}");
-    qtest_qmp_assert_error(s, "The overlay does not support backing images",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'n'}}");
-    qtest_qmp_assert_error(s, "The overlay is already in use: by block device 'd'",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'over', 'overlay': 'base'}}");
+    qtest_qmp_assert_error(
+        s, "Cannot find device='' nor node-name='x'",
+        "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'x', 'overlay': 'over'}}");
+    qtest_qmp_assert_error(
+        s, "Cannot find device='' nor node-name='x'",
+        "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'x'}}");
+    qtest_qmp_assert_error(
+        s, "The overlay does not support backing images",
+        "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'n'}}");
+    qtest_qmp_assert_error(
+        s, "The overlay is already in use: by block device 'd'",
+        "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'over', 'overlay': 'base'}}");
     qtest_qmp_assert_success(s, "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'n', "
                              "'overlay': 'over'}}");
-    qtest_qmp_assert_error(s, "The overlay already has a backing image",
-                           "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'over'}}");
+    qtest_qmp_assert_error(
+        s, "The overlay already has a backing image",
+        "{'execute': 'blockdev-snapshot', 'arguments': {'node': 'base', 'overlay': 'over'}}");
 
-    error = qtest_qmp_assert_failure_ref(s, "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'x', "
-                                         "'snapshot-file': '/tmp/x'}}");
+    error = qtest_qmp_assert_failure_ref(
+        s, "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'x', "
+           "'snapshot-file': '/tmp/x'}}");
     g_assert_cmpstr(qtest_get_str(error, "class"), ==, "DeviceNotFound");
     json_object_put(error);
-    qtest_qmp_assert_error(s, "New overlay node-name already in use",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'snapshot-node-name': 'n'}}");
-    qtest_qmp_assert_error(s, "Unknown driver 'vmdk'",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'format': 'vmdk'}}");
-    qtest_qmp_assert_error(s, "Format 'raw' cannot make an image with a backing file",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "'/tmp/x', 'format': 'raw'}}");
-    qtest_qmp_assert_error(s, "The overlay does not support backing images",
-                           "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
-                           "%s, 'format': 'raw', 'mode': 'existing'}}", base);
+    qtest_qmp_assert_error(
+        s, "New overlay node-name already in use",
+        "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
+        "'/tmp/x', 'snapshot-node-name': 'n'}}");
+    qtest_qmp_assert_error(
+        s, "Unknown driver 'vmdk'",
+        "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
+        "'/tmp/x', 'format': 'vmdk'}}");
+    qtest_qmp_assert_error(
+        s, "Format 'raw' cannot make an image with a backing file",
+        "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
+        "'/tmp/x', 'format': 'raw'}}");
+    qtest_qmp_assert_error(
+        s, "The overlay does not support backing images",
+        "{'execute': 'blockdev-snapshot-sync', 'arguments': {'device': 'd', 'snapshot-file': "
+        "%s, 'format': 'raw', 'mode': 'existing'}}",
+        base);
     io(s, "d", "write -q 0 4k");
     qtest_quit(s);
 }
@@ -157,14 +177,16 @@ static int64_t dirty_bytes(QTestState *s, const char *name)
 static void test_bitmaps(void)
 {
     g_autofree char *path = new_file("b.img", MIB);
-    QTestState *s = qtest_initf("-blockdev raw,node-name=a,discard=unmap,file.driver=file,file.filename=%s "
-                                "-blockdev null-co,node-name=n,size=1M -blockdev null-co,node-name=small,size=64k",
-                                path);
+    QTestState *s = qtest_initf(
+        "-blockdev raw,node-name=a,discard=unmap,file.driver=file,file.filename=%s "
+        "-blockdev null-co,node-name=n,size=1M -blockdev null-co,node-name=small,size=64k",
+        path);
     struct json_object *info;
 
     bitmap(s, "add", "a", "x");
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'a', 'name': 'y', "
-                             "'granularity': 4096, 'disabled': true}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'a', 'name': 'y', "
+           "'granularity': 4096, 'disabled': true}}");
     info = find_node(s, "a");
     g_assert_cmpint(qtest_get_int(info, "dirty-bitmaps.0.granularity"), ==, 65536);
     g_assert_true(qtest_get_bool(info, "dirty-bitmaps.0.recording"));
@@ -184,24 +206,28 @@ static void test_bitmaps(void)
     io(s, "a", "write -q 256k 4k");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 4 * 65536);
     g_assert_cmpint(dirty_bytes(s, "y"), ==, 4096);
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
-                             "'x', 'bitmaps': ['y']}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
+           "'x', 'bitmaps': ['y']}}");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 5 * 65536);
     bitmap(s, "clear", "a", "x");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 0);
 
     bitmap(s, "add", "n", "far");
     io(s, "n", "write -q 0 64k");
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
-                             "'x', 'bitmaps': ['y', {'node': 'n', 'name': 'far'}]}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': "
+           "'x', 'bitmaps': ['y', {'node': 'n', 'name': 'far'}]}}");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 2 * 65536);
     /* A source that does not fit leaves the target as it was. */
     bitmap(s, "add", "small", "far");
     bitmap(s, "clear", "a", "x");
-    qtest_qmp_assert_error(s, "Bitmaps are of different sizes (destination size is 1048576, source size is 65536) "
-                           "and can't be merged",
-                           "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': 'x', "
-                           "'bitmaps': ['y', {'node': 'small', 'name': 'far'}]}}");
+    qtest_qmp_assert_error(
+        s,
+        "Bitmaps are of different sizes (destination size is 1048576, source size is 65536) "
+        "and can't be merged",
+        "{'execute': 'block-dirty-bitmap-merge', 'arguments': {'node': 'a', 'target': 'x', "
+        "'bitmaps': ['y', {'node': 'small', 'name': 'far'}]}}");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 0);
     bitmap(s, "remove", "a", "x");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, -1);
@@ -220,9 +246,11 @@ static void test_bitmap_errors(void)
           "Granularity must be power of 2 and at least 512" },
         { "add", "{'node': 'a', 'name': 'c', 'granularity': 0}",
           "Granularity must be power of 2 and at least 512" },
-        { "add", "{'node': 'a', 'name': 'c', 'granularity': 5000}", "Granularity must be power of 2, not 5000" },
+        { "add", "{'node': 'a', 'name': 'c', 'granularity': 5000}",
+          "Granularity must be power of 2, not 5000" },
         { "add", "{'node': 'a', 'name': 'c', 'persistent': true}",
-          "Cannot store dirty bitmaps in file 'null-co://': driver 'null-co' has no place for them" },
+          "Cannot store dirty bitmaps in file 'null-co://': driver 'null-co' has no place for "
+          "them" },
         { "remove", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
         { "clear", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
         { "enable", "{'node': 'a', 'name': 'c'}", "Dirty bitmap 'c' not found" },
@@ -260,12 +288,14 @@ static void test_transaction(void)
     g_assert_cmpint(dirty_bytes(s, "y"), ==, 65536);
 
     /* One after the other: x is cleared before y is merged into it. */
-    qtest_qmp_assert_success(s, "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': ['y']}},"
-        "{'type': 'block-dirty-bitmap-disable', 'data': {'node': 'a', 'name': 'x'}},"
-        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'a', 'name': 'z'}},"
-        "{'type': 'block-dirty-bitmap-remove', 'data': {'node': 'a', 'name': 'y'}}]}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'transaction', 'arguments': {'actions': ["
+           "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
+           "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': "
+           "['y']}},"
+           "{'type': 'block-dirty-bitmap-disable', 'data': {'node': 'a', 'name': 'x'}},"
+           "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'a', 'name': 'z'}},"
+           "{'type': 'block-dirty-bitmap-remove', 'data': {'node': 'a', 'name': 'y'}}]}}");
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
     g_assert_cmpint(dirty_bytes(s, "y"), ==, -1);
     g_assert_cmpint(dirty_bytes(s, "z"), ==, 0);
@@ -273,9 +303,11 @@ static void test_transaction(void)
     g_assert_cmpint(dirty_bytes(s, "x"), ==, 65536);
 
     /* All is undone. */
-    qtest_qmp_assert_error(s, "Transaction aborted using Abort action",
+    qtest_qmp_assert_error(
+        s, "Transaction aborted using Abort action",
         "{'execute': 'transaction', 'arguments': {'actions': ["
-        "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': ['z']}},"
+        "{'type': 'block-dirty-bitmap-merge', 'data': {'node': 'a', 'target': 'x', 'bitmaps': "
+        "['z']}},"
         "{'type': 'block-dirty-bitmap-clear', 'data': {'node': 'a', 'name': 'x'}},"
         "{'type': 'block-dirty-bitmap-enable', 'data': {'node': 'a', 'name': 'x'}},"
         "{'type': 'block-dirty-bitmap-remove', 'data': {'node': 'a', 'name': 'z'}},"
@@ -318,12 +350,15 @@ static void test_transaction_snapshot(void)
     g_assert_null(find_node(s, "oa"));
     io(s, "a", "write -q -P 2 0 64k");
 
-    qtest_qmp_assert_success(s, "{'execute': 'transaction', 'arguments': {'actions': ["
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'transaction', 'arguments': {'actions': ["
         "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'a', 'snapshot-file': %s, "
         "'snapshot-node-name': 'oa'}},"
         "{'type': 'blockdev-snapshot-sync', 'data': {'device': 'b', 'snapshot-file': %s, "
         "'snapshot-node-name': 'ob'}},"
-        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'oa', 'name': 'x'}}]}}", over_a, over_b);
+        "{'type': 'block-dirty-bitmap-add', 'data': {'node': 'oa', 'name': 'x'}}]}}",
+        over_a, over_b);
     io(s, "a", "write -q -P 3 0 64k");
     io(s, "na", "read -q -P 2 0 64k");
     io(s, "oa", "read -q -P 3 0 64k");
@@ -340,8 +375,10 @@ static void test_iothread(void)
 
     create_image(s, "qcow2", image, 4 * MIB);
     qtest_quit(s);
-    s = qtest_initf("-object iothread,id=io0 -blockdev qcow2,node-name=q,file.driver=file,file.filename=%s,"
-                    "file.node-name=f -device virtio-blk-device,drive=q,id=v,iothread=io0", image);
+    s = qtest_initf(
+        "-object iothread,id=io0 -blockdev qcow2,node-name=q,file.driver=file,file.filename=%s,"
+        "file.node-name=f -device virtio-blk-device,drive=q,id=v,iothread=io0",
+        image);
     io(s, "-d v", "write -q -P 1 0 1M");
     for (int i = 0; i < 20; i++) {
         io(s, "-d v", "aio_write -q -P 2 %dk 64k", 1024 + 64 * i);
@@ -351,7 +388,8 @@ static void test_iothread(void)
     for (int i = 20; i < 40; i++) {
         io(s, "-d v", "aio_write -q -P 2 %dk 64k", 1024 + 64 * i);
     }
-    qtest_qmp_assert_success(s, "{'execute': 'block_resize', 'arguments': {'node-name': 'q', 'size': 8388608}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block_resize', 'arguments': {'node-name': 'q', 'size': 8388608}}");
     snapshot_sync(s, "q", over, "over");
     for (int i = 0; i < 40; i++) {
         io(s, "-d v", "aio_write -q -P 3 %dk 64k", 4096 + 64 * i);

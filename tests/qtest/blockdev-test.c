@@ -1,6 +1,6 @@
 /*
- * Nodes by their commands: opened, closed, asked about, resized, reopened, made; when it works and when it does
- * not, on a machine whose disks are read and written by HMP's qemu-io.
+ * Nodes by their commands: opened, closed, asked about, resized, reopened, made; when it works and
+ * when it does not, on a machine whose disks are read and written by HMP's qemu-io.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -33,11 +33,15 @@ static void test_add_del(void)
     del(s, "a");
     g_assert_null(find_node(s, "a"));
 
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f',"
-                             " 'filename': %s, 'read-only': true, 'detect-zeroes': 'unmap', 'discard': 'unmap',"
-                             " 'cache': {'no-flush': true}}}", path);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'raw', 'node-name': 'r',"
-                             " 'read-only': true, 'file': 'f', 'offset': 4096, 'size': 8192}}");
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f',"
+        " 'filename': %s, 'read-only': true, 'detect-zeroes': 'unmap', 'discard': 'unmap',"
+        " 'cache': {'no-flush': true}}}",
+        path);
+    qtest_qmp_assert_success(
+        s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'raw', 'node-name': 'r',"
+           " 'read-only': true, 'file': 'f', 'offset': 4096, 'size': 8192}}");
     info = find_node(s, "f");
     g_assert_true(qtest_get_bool(info, "ro") && qtest_get_bool(info, "cache.no-flush"));
     g_assert_cmpstr(qtest_get_str(info, "detect_zeroes"), ==, "unmap");
@@ -57,19 +61,23 @@ static void test_add_errors(void)
     } cases[] = {
         { "{'driver': 'null-co'}", "'node-name' must be specified for the root node" },
         { "{'driver': 'null-co', 'node-name': 'n'}", "Duplicate nodes with node-name='n'" },
-        { "{'driver': 'null-co', 'node-name': 'd'}", "node-name=d is conflicting with a device id" },
+        { "{'driver': 'null-co', 'node-name': 'd'}",
+          "node-name=d is conflicting with a device id" },
         { "{'driver': 'null-co', 'node-name': '#x'}", "Invalid node-name: '#x'" },
         { "{'driver': 'null-co', 'node-name': 'x2345678901234567890123456789012'}",
           "Node name 'x2345678901234567890123456789012' is too long: at most 31 characters" },
-        { "{'driver': 'vmdk', 'node-name': 'x'}", "Parameter 'driver' does not accept value 'vmdk'" },
-        { "{'driver': 'raw', 'node-name': 'x', 'file': 'y'}", "Cannot find device='' nor node-name='y'" },
+        { "{'driver': 'vmdk', 'node-name': 'x'}",
+          "Parameter 'driver' does not accept value 'vmdk'" },
+        { "{'driver': 'raw', 'node-name': 'x', 'file': 'y'}",
+          "Cannot find device='' nor node-name='y'" },
         { "{'driver': 'raw', 'node-name': 'x'}", "Parameter 'file' is missing" },
         { "{'driver': 'raw', 'node-name': 'x', 'file': 'n', 'offset': 8192, 'size': 1}",
           "Offset (8192) cannot be greater than the length of the containing file (4096)" },
         { "{'driver': 'file', 'node-name': 'x', 'filename': '/does/not/exist'}",
           "Could not open '/does/not/exist': No such file or directory" },
         { "{'driver': 'null-co', 'node-name': 'x', 'detect-zeroes': 'unmap'}",
-          "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap" },
+          "setting detect-zeroes to unmap is not allowed without setting discard operation to "
+          "unmap" },
         { "{'driver': 'null-co', 'node-name': 'x', 'force-share': true}",
           "force-share=on can only be used with read-only=on" },
         { "{'driver': 'raw', 'node-name': 'x', 'file': {'driver': 'null-co', 'node-name': 'x'}}",
@@ -121,9 +129,11 @@ static void test_permissions(void)
                                          " -device virtio-blk-device,drive=b,id=v1", NULL);
     QTestState *s = qtest_init(nodes);
 
-    io_expect(s, "a", "write 0 4k", "write: Node 'a' is used by device 'v0' as 'root', which does not allow "
+    io_expect(s, "a", "write 0 4k",
+              "write: Node 'a' is used by device 'v0' as 'root', which does not allow "
               "write (wanted by a block device as 'root')\n");
-    io_expect(s, "b", "write 0 4k", "write: Node 'f' is used by node 'a' as 'file', which does not allow "
+    io_expect(s, "b", "write 0 4k",
+              "write: Node 'f' is used by node 'a' as 'file', which does not allow "
               "write (wanted by node 'b' as 'file')\n");
     io(s, "b", "read -q 0 4k");
     io(s, "-d v0", "write -q -P 7 0 4k");
@@ -132,8 +142,10 @@ static void test_permissions(void)
     add_raw(s, "c", path);
     io(s, "c", "read -q -P 7 0 4k");
     {
-        g_autofree char *message = g_strdup_printf("write: Failed to get \"write\" lock on '%s': another node "
-                                                   "of this process does not share it\n", path);
+        g_autofree char *message =
+            g_strdup_printf("write: Failed to get \"write\" lock on '%s': another node "
+                            "of this process does not share it\n",
+                            path);
 
         io_expect(s, "c", "write 0 4k", message);
     }
@@ -142,18 +154,20 @@ static void test_permissions(void)
 
     /* And against another process. */
     {
-        g_autofree char *drive = g_strdup_printf("-accel qtest -display none -nodefaults -drive file=%s,format=raw",
-                                                 path);
+        g_autofree char *drive = g_strdup_printf(
+            "-accel qtest -display none -nodefaults -drive file=%s,format=raw", path);
         g_autofree char *message = g_strdup_printf("Failed to get \"write\" lock on '%s'", path);
 
         expect_start_fails(drive, message);
     }
     qtest_quit(s);
 
-    expect_start_fails(same, "Node 'a' is used by device 'v0' as 'root', which does not allow write (wanted by "
-                       "device 'v1' as 'root')");
-    expect_start_fails(below, "Node 'f' is used by node 'a' as 'file', which does not allow write (wanted by "
-                       "node 'b' as 'file')");
+    expect_start_fails(
+        same, "Node 'a' is used by device 'v0' as 'root', which does not allow write (wanted by "
+              "device 'v1' as 'root')");
+    expect_start_fails(
+        below, "Node 'f' is used by node 'a' as 'file', which does not allow write (wanted by "
+               "node 'b' as 'file')");
 }
 
 /* ---- block_resize ---- */
@@ -161,33 +175,41 @@ static void test_permissions(void)
 static void test_resize(void)
 {
     g_autofree char *path = new_file("r.img", MIB), *locked = new_file("r2.img", MIB);
-    QTestState *s = qtest_initf("-drive id=d,if=none,file=%s,format=raw -device virtio-blk-device,drive=d "
-                                "-blockdev raw,node-name=ro,read-only=on,file.driver=file,file.filename=%s",
-                                path, locked);
+    QTestState *s =
+        qtest_initf("-drive id=d,if=none,file=%s,format=raw -device virtio-blk-device,drive=d "
+                    "-blockdev raw,node-name=ro,read-only=on,file.driver=file,file.filename=%s",
+                    path, locked);
     struct json_object *error;
 
-    qtest_qmp_assert_success(s, "{'execute': 'block_resize', 'arguments': {'device': 'd', 'size': 8388608}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block_resize', 'arguments': {'device': 'd', 'size': 8388608}}");
     g_assert_cmpint(file_length(path), ==, 8 * MIB);
     io_expect(s, "d", "length", "8 MiB\n");
     io(s, "d", "write -q -P 1 7M 1M");
-    qtest_qmp_assert_success(s, "{'execute': 'block_resize', 'arguments': {'node-name': '#block002', "
+    qtest_qmp_assert_success(s,
+                             "{'execute': 'block_resize', 'arguments': {'node-name': '#block002', "
                              "'size': 512000}}");
     g_assert_cmpint(file_length(path), ==, 512000);
-    qtest_qmp_assert_success(s, "{'execute': 'block_resize', 'arguments': {'device': 'd', 'size': 8388608}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block_resize', 'arguments': {'device': 'd', 'size': 8388608}}");
     io(s, "d", "read -q -P 0 7M 1M");
     qtest_qmp_assert_error(s, "Parameter 'size' expects a >0 size",
                            "{'execute': 'block_resize', 'arguments': {'device': 'd', 'size': -1}}");
     qtest_qmp_assert_error(s, "Exactly one of 'device' and 'node-name' must be given",
                            "{'execute': 'block_resize', 'arguments': {'size': 1}}");
-    qtest_qmp_assert_error(s, "Exactly one of 'device' and 'node-name' must be given",
-                           "{'execute': 'block_resize', 'arguments': {'device': 'd', 'node-name': 'ro', "
-                           "'size': 1}}");
-    qtest_qmp_assert_error(s, "Failed to find node with node-name='d'",
-                           "{'execute': 'block_resize', 'arguments': {'node-name': 'd', 'size': 1}}");
-    qtest_qmp_assert_error(s, "Block node 'ro' is read-only",
-                           "{'execute': 'block_resize', 'arguments': {'node-name': 'ro', 'size': 1024}}");
-    error = qtest_qmp_assert_failure_ref(s, "{'execute': 'block_resize', 'arguments': {'device': 'ro', "
-                                         "'size': 1}}");
+    qtest_qmp_assert_error(
+        s, "Exactly one of 'device' and 'node-name' must be given",
+        "{'execute': 'block_resize', 'arguments': {'device': 'd', 'node-name': 'ro', "
+        "'size': 1}}");
+    qtest_qmp_assert_error(
+        s, "Failed to find node with node-name='d'",
+        "{'execute': 'block_resize', 'arguments': {'node-name': 'd', 'size': 1}}");
+    qtest_qmp_assert_error(
+        s, "Block node 'ro' is read-only",
+        "{'execute': 'block_resize', 'arguments': {'node-name': 'ro', 'size': 1024}}");
+    error =
+        qtest_qmp_assert_failure_ref(s, "{'execute': 'block_resize', 'arguments': {'device': 'ro', "
+                                        "'size': 1}}");
     g_assert_cmpstr(qtest_get_str(error, "class"), ==, "DeviceNotFound");
     g_assert_cmpstr(qtest_get_str(error, "desc"), ==, "Device 'ro' not found");
     json_object_put(error);
@@ -200,15 +222,20 @@ static void test_resize(void)
 static void test_reopen(void)
 {
     g_autofree char *path = new_file("o.img", MIB), *other = new_file("o2.img", 2 * MIB);
-    g_autofree char *file = g_strdup_printf("'driver': 'file', 'node-name': 'f', 'filename': '%s'", path);
+    g_autofree char *file =
+        g_strdup_printf("'driver': 'file', 'node-name': 'f', 'filename': '%s'", path);
     g_autofree char *read_only = g_strdup_printf("[{%s, 'read-only': true}]", file);
     g_autofree char *writable = g_strdup_printf("[{%s}]", file);
     g_autofree char *aio = g_strdup_printf("[{%s, 'aio': 'threads'}]", file);
-    g_autofree char *both = g_strdup_printf("[{'driver': 'raw', 'node-name': 'a', 'file': 'f', 'read-only': true},"
-                                            " {%s, 'read-only': true}]", file);
-    QTestState *s = qtest_initf("-blockdev file,node-name=f,filename=%s -blockdev raw,node-name=a,file=f "
-                                "-blockdev raw,node-name=b,file=f "
-                                "-blockdev raw,node-name=own,file.driver=file,file.filename=%s", path, other);
+    g_autofree char *both =
+        g_strdup_printf("[{'driver': 'raw', 'node-name': 'a', 'file': 'f', 'read-only': true},"
+                        " {%s, 'read-only': true}]",
+                        file);
+    QTestState *s =
+        qtest_initf("-blockdev file,node-name=f,filename=%s -blockdev raw,node-name=a,file=f "
+                    "-blockdev raw,node-name=b,file=f "
+                    "-blockdev raw,node-name=own,file.driver=file,file.filename=%s",
+                    path, other);
     struct json_object *info;
 
     /* Read-only and back: requests tell. */
@@ -239,8 +266,10 @@ static void test_reopen(void)
     info = find_node(s, "own");
     {
         g_autofree char *child = g_strdup(qtest_get_str(info, "children.0.node-name"));
-        g_autofree char *options = g_strdup_printf("[{'driver': 'raw', 'node-name': 'own', 'file': '%s', "
-                                                   "'cache': {'no-flush': true}}]", child);
+        g_autofree char *options =
+            g_strdup_printf("[{'driver': 'raw', 'node-name': 'own', 'file': '%s', "
+                            "'cache': {'no-flush': true}}]",
+                            child);
         struct json_object *child_info;
 
         json_object_put(info);
@@ -260,31 +289,41 @@ static void test_reopen(void)
 static void test_reopen_errors(void)
 {
     g_autofree char *path = new_file("e.img", MIB), *other = new_file("e2.img", MIB);
-    g_autofree char *renamed = g_strdup_printf("[{'driver': 'raw', 'node-name': 'b', 'file': 'f', 'offset': 512},"
-                                               " {'driver': 'file', 'node-name': 'f', 'filename': '%s'}]", other);
+    g_autofree char *renamed =
+        g_strdup_printf("[{'driver': 'raw', 'node-name': 'b', 'file': 'f', 'offset': 512},"
+                        " {'driver': 'file', 'node-name': 'f', 'filename': '%s'}]",
+                        other);
     g_autofree char *message = g_strdup_printf("Cannot change the option 'filename' of '%s'", path);
-    QTestState *s = qtest_initf("-blockdev file,node-name=f,filename=%s -blockdev raw,node-name=a,file=f "
-                                "-blockdev raw,node-name=b,file=f -blockdev null-co,node-name=n,size=1M "
-                                "-device virtio-blk-device,drive=a,id=v", path);
+    QTestState *s =
+        qtest_initf("-blockdev file,node-name=f,filename=%s -blockdev raw,node-name=a,file=f "
+                    "-blockdev raw,node-name=b,file=f -blockdev null-co,node-name=n,size=1M "
+                    "-device virtio-blk-device,drive=a,id=v",
+                    path);
 
     reopen_fails(s, "[{'driver': 'raw', 'file': 'f'}]", "node-name not specified");
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'x', 'file': 'f'}]",
                  "Failed to find node with node-name='x'");
-    reopen_fails(s, "[{'driver': 'null-co', 'node-name': 'a'}]", "Cannot change the option 'driver' of node 'a'");
-    reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'f'}, {'driver': 'raw', 'node-name': 'b', "
-                 "'file': 'f'}]", "Node 'b' is named twice");
+    reopen_fails(s, "[{'driver': 'null-co', 'node-name': 'a'}]",
+                 "Cannot change the option 'driver' of node 'a'");
+    reopen_fails(
+        s,
+        "[{'driver': 'raw', 'node-name': 'b', 'file': 'f'}, {'driver': 'raw', 'node-name': 'b', "
+        "'file': 'f'}]",
+        "Node 'b' is named twice");
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': {'driver': 'null-co'}}]",
                  "Option 'file' of node 'b' has to be the name of a node, not a definition");
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'x'}]",
                  "Cannot find device='' nor node-name='x'");
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'b'}]",
                  "Putting 'b' below 'b' would create a cycle");
-    reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'f', 'size': 2097152}]",
-                 "The sum of offset (0) and size (2097152) has to be smaller or equal to the length of the "
-                 "containing file (1048576)");
+    reopen_fails(
+        s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'f', 'size': 2097152}]",
+        "The sum of offset (0) and size (2097152) has to be smaller or equal to the length of the "
+        "containing file (1048576)");
     reopen_fails(s, "[{'driver': 'null-co', 'node-name': 'n', 'size': 2097152}]",
                  "Cannot change the option 'size' of node 'n'");
-    reopen_fails(s, "[{'driver': 'null-co', 'node-name': 'n'}]", "Cannot change the option 'size' of node 'n'");
+    reopen_fails(s, "[{'driver': 'null-co', 'node-name': 'n'}]",
+                 "Cannot change the option 'size' of node 'n'");
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'f', 'force-share': true}]",
                  "force-share=on can only be used with read-only=on");
     /* The device writes. */
@@ -295,8 +334,11 @@ static void test_reopen_errors(void)
     reopen_fails(s, renamed, message);
     g_assert_cmpint(node_length(s, "b"), ==, MIB);
     io(s, "b", "read -q -P 1 0 4k");
-    reopen_fails(s, "[{'driver': 'raw', 'node-name': 'b', 'file': 'n'}, {'driver': 'raw', 'node-name': 'a', "
-                 "'file': 'f', 'read-only': true}]", "Block node 'a' is read-only");
+    reopen_fails(
+        s,
+        "[{'driver': 'raw', 'node-name': 'b', 'file': 'n'}, {'driver': 'raw', 'node-name': 'a', "
+        "'file': 'f', 'read-only': true}]",
+        "Block node 'a' is read-only");
     io(s, "b", "read -q -P 1 0 4k");
     qtest_quit(s);
 }
@@ -305,18 +347,24 @@ static void test_reopen_errors(void)
 
 static void test_reopen_backing(void)
 {
-    g_autofree char *base = new_file("rb.img", MIB), *other = new_file("rb2.img", MIB), *top = path_of("rb.qcow2");
+    g_autofree char *base = new_file("rb.img", MIB), *other = new_file("rb2.img", MIB),
+                    *top = path_of("rb.qcow2");
     QTestState *s = qtest_initf("-blockdev raw,node-name=base,file.driver=file,file.filename=%s "
-                                "-blockdev raw,node-name=other,file.driver=file,file.filename=%s", base, other);
+                                "-blockdev raw,node-name=other,file.driver=file,file.filename=%s",
+                                base, other);
     struct json_object *info;
 
     io(s, "base", "write -q -P 1 0 1M");
     io(s, "other", "write -q -P 2 0 1M");
     create_image(s, "qcow2", top, MIB);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f', "
-                             "'filename': %s}}", top);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 't', "
-                             "'file': 'f', 'backing': 'base'}}");
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f', "
+        "'filename': %s}}",
+        top);
+    qtest_qmp_assert_success(
+        s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 't', "
+           "'file': 'f', 'backing': 'base'}}");
     io(s, "t", "write -q -P 3 0 64k");
     io(s, "t", "read -q -P 1 64k 64k");
     reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': 'other'}]");
@@ -324,7 +372,8 @@ static void test_reopen_backing(void)
     io(s, "t", "read -q -P 2 64k 64k");
     /* base is free again. */
     io(s, "base", "write -q -P 4 0 64k");
-    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f'}]", "backing is missing for 't'");
+    reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f'}]",
+                 "backing is missing for 't'");
     reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': 'x'}]",
                  "Cannot find device='' nor node-name='x'");
     reopen_fails(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'base', 'backing': 'other'}]",
@@ -342,8 +391,9 @@ static void test_reopen_backing(void)
     del(s, "other");
 
     /* The format's own options, and read-only there and back. */
-    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null, 'lazy-refcounts': true, "
-           "'read-only': true}]");
+    reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null, "
+              "'lazy-refcounts': true, "
+              "'read-only': true}]");
     io_expect(s, "t", "write 0 4k", "write: Block node 't' is read-only\n");
     reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null}]");
     io(s, "t", "write -q -P 5 512k 64k");
@@ -376,21 +426,30 @@ static void test_create(void)
 
     create_image(s, "file", path, 3 * MIB);
     g_assert_cmpint(file_length(path), ==, 3 * MIB);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
-                             "'driver': 'file', 'filename': '/does/not/exist', 'size': 0}}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
+           "'driver': 'file', 'filename': '/does/not/exist', 'size': 0}}}");
     expect_create_error(s, "Could not open '/does/not/exist': No such file or directory");
 
-    qtest_qmp_assert_error(s, "Driver 'null-co' does not support blockdev-create",
-                           "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
-                           "'driver': 'null-co'}}}");
-    qtest_qmp_assert_error(s, "Invalid job ID '1'",
-                           "{'execute': 'blockdev-create', 'arguments': {'job-id': '1', 'options': {"
-                           "'driver': 'file', 'filename': %s, 'size': 0}}}", path);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
-                             "'driver': 'file', 'filename': %s, 'size': 0}}}", path);
-    qtest_qmp_assert_error(s, "Job ID 'j' already in use",
-                           "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
-                           "'driver': 'file', 'filename': %s, 'size': 0}}}", path);
+    qtest_qmp_assert_error(
+        s, "Driver 'null-co' does not support blockdev-create",
+        "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
+        "'driver': 'null-co'}}}");
+    qtest_qmp_assert_error(
+        s, "Invalid job ID '1'",
+        "{'execute': 'blockdev-create', 'arguments': {'job-id': '1', 'options': {"
+        "'driver': 'file', 'filename': %s, 'size': 0}}}",
+        path);
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
+        "'driver': 'file', 'filename': %s, 'size': 0}}}",
+        path);
+    qtest_qmp_assert_error(
+        s, "Job ID 'j' already in use",
+        "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
+        "'driver': 'file', 'filename': %s, 'size': 0}}}",
+        path);
     expect_job(s, "j", "created running waiting pending concluded");
     qtest_qmp_assert_error(s, "Job 'j' in state 'concluded' cannot accept command verb 'pause'",
                            "{'execute': 'job-pause', 'arguments': {'id': 'j'}}");
@@ -402,7 +461,8 @@ static void test_create(void)
                            "{'execute': 'job-complete', 'arguments': {'id': 'j'}}");
     qtest_qmp_assert_error(s, "Job 'j' in state 'concluded' cannot accept command verb 'finalize'",
                            "{'execute': 'job-finalize', 'arguments': {'id': 'j'}}");
-    qtest_qmp_assert_error(s, "Job 'x' not found", "{'execute': 'job-dismiss', 'arguments': {'id': 'x'}}");
+    qtest_qmp_assert_error(s, "Job 'x' not found",
+                           "{'execute': 'job-dismiss', 'arguments': {'id': 'x'}}");
     list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block-jobs'}");
     g_assert_cmpuint(json_object_array_length(list), ==, 0);
     json_object_put(list);
@@ -424,14 +484,19 @@ static void test_create_qcow2(void)
     del(s, "q");
 
     /* By reference, with options. */
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f', "
-                             "'filename': %s}}", file);
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
-                             "'driver': 'qcow2', 'file': 'f', 'size': 65536, 'cluster-size': 4096, 'version': 'v2'"
-                             "}}}");
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'f', "
+        "'filename': %s}}",
+        file);
+    qtest_qmp_assert_success(
+        s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'j', 'options': {"
+           "'driver': 'qcow2', 'file': 'f', 'size': 65536, 'cluster-size': 4096, 'version': 'v2'"
+           "}}}");
     expect_job(s, "j", "created running waiting pending concluded");
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'q', "
-                             "'file': 'f'}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': 'q', "
+           "'file': 'f'}}");
     info = find_node(s, "q");
     g_assert_cmpint(qtest_get_int(info, "image.cluster-size"), ==, 4096);
     g_assert_cmpstr(qtest_get_str(info, "image.format-specific.data.compat"), ==, "0.10");
@@ -439,9 +504,10 @@ static void test_create_qcow2(void)
     del(s, "q");
     /* A job that has ended holds nothing. */
     del(s, "f");
-    qtest_qmp_assert_error(s, "Cannot find device='' nor node-name='f'",
-                           "{'execute': 'blockdev-create', 'arguments': {'job-id': 'k', 'options': {"
-                           "'driver': 'qcow2', 'file': 'f', 'size': 65536}}}");
+    qtest_qmp_assert_error(
+        s, "Cannot find device='' nor node-name='f'",
+        "{'execute': 'blockdev-create', 'arguments': {'job-id': 'k', 'options': {"
+        "'driver': 'qcow2', 'file': 'f', 'size': 65536}}}");
     qtest_quit(s);
 }
 
@@ -450,17 +516,19 @@ static void test_create_qcow2(void)
 static void test_query(void)
 {
     g_autofree char *path = new_file("q.img", MIB);
-    QTestState *s = qtest_initf("-drive id=d,file=%s,format=raw,cache=directsync "
-                                "-drive id=e,if=none,file=%s,format=raw,read-only=on,file.locking=off "
-                                "-blockdev null-co,node-name=n -device virtio-blk-device,drive=n,id=v",
-                                path, path);
+    QTestState *s =
+        qtest_initf("-drive id=d,file=%s,format=raw,cache=directsync "
+                    "-drive id=e,if=none,file=%s,format=raw,read-only=on,file.locking=off "
+                    "-blockdev null-co,node-name=n -device virtio-blk-device,drive=n,id=v",
+                    path, path);
     struct json_object *list;
 
     list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block'}");
     g_assert_cmpuint(json_object_array_length(list), ==, 3);
     g_assert_cmpstr(qtest_get_str(list, "0.device"), ==, "d");
     g_assert_true(g_str_has_prefix(qtest_get_str(list, "0.qdev"), "/machine/unattached/"));
-    g_assert_false(qtest_get_bool(list, "0.removable") || qtest_get_bool(list, "0.inserted.cache.writeback"));
+    g_assert_false(qtest_get_bool(list, "0.removable") ||
+                   qtest_get_bool(list, "0.inserted.cache.writeback"));
     g_assert_true(qtest_get_bool(list, "0.inserted.cache.direct"));
     g_assert_cmpstr(qtest_get_str(list, "1.device"), ==, "e");
     g_assert_false(qtest_has(list, "1.qdev"));
@@ -494,7 +562,8 @@ static void test_command_line(void)
     static const struct {
         const char *args, *message;
     } cases[] = {
-        { "-blockdev null-co", "-blockdev null-co: 'node-name' must be specified for the root node" },
+        { "-blockdev null-co",
+          "-blockdev null-co: 'node-name' must be specified for the root node" },
         { "-blockdev driver=vmdk,node-name=x",
           "-blockdev driver=vmdk,node-name=x: Parameter 'driver' does not accept value 'vmdk'" },
         { "-blockdev null-co,node-name=x,colour=red",
@@ -506,14 +575,16 @@ static void test_command_line(void)
           "-blockdev null-co,node-name=x: Duplicate nodes with node-name='x'" },
         { "-drive file=x", "-drive file=x: Parameter 'format' is missing" },
         { "-drive file=/does/not/exist,format=raw",
-          "-drive file=/does/not/exist,format=raw: Could not open '/does/not/exist': No such file or directory" },
+          "-drive file=/does/not/exist,format=raw: Could not open '/does/not/exist': No such file "
+          "or directory" },
         { "-drive file=null-co://,format=raw,id=a -drive file=null-co://,format=raw,id=a",
           "Device with id 'a' already exists" },
         { "-drive file=null-co://,format=raw,if=none -device virtio-blk-device,drive=x", "x" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autofree char *args = g_strconcat("-accel qtest -display none -nodefaults ", cases[i].args, NULL);
+        g_autofree char *args =
+            g_strconcat("-accel qtest -display none -nodefaults ", cases[i].args, NULL);
 
         expect_start_fails(args, cases[i].message);
     }
@@ -544,7 +615,10 @@ static void test_quit(void)
     }
 }
 
-/* A table of the image leads nowhere: who reads through it gets an error, and whoever listens is told. */
+/*
+ * A table of the image leads nowhere: who reads through it gets an error, and whoever listens is
+ * told.
+ */
 static void test_corrupt(void)
 {
     g_autofree char *path = path_of("corrupt.qcow2");

@@ -63,25 +63,33 @@ void io(QTestState *s, const char *disk, const char *fmt, ...)
 
 void add_raw(QTestState *s, const char *node, const char *path)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'raw', 'node-name': %s,"
-                             " 'file': {'driver': 'file', 'filename': %s}}}", node, path);
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'raw', 'node-name': %s,"
+        " 'file': {'driver': 'file', 'filename': %s}}}",
+        node, path);
 }
 
 void add_qcow2(QTestState *s, const char *node, const char *path)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': %s,"
-                             " 'file': {'driver': 'file', 'filename': %s}}}", node, path);
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'qcow2', 'node-name': %s,"
+        " 'file': {'driver': 'file', 'filename': %s}}}",
+        node, path);
 }
 
 void del(QTestState *s, const char *node)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'blockdev-del', 'arguments': {'node-name': %s}}", node);
+    qtest_qmp_assert_success(s, "{'execute': 'blockdev-del', 'arguments': {'node-name': %s}}",
+                             node);
 }
 
 /* What query-named-block-nodes says of a node; the caller's. NULL: there is none. */
 struct json_object *find_node(QTestState *s, const char *node)
 {
-    struct json_object *list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-named-block-nodes'}");
+    struct json_object *list =
+        qtest_qmp_assert_success_ref(s, "{'execute': 'query-named-block-nodes'}");
     struct json_object *found = NULL;
 
     for (size_t i = 0; i < json_object_array_length(list); i++) {
@@ -104,7 +112,10 @@ int64_t node_length(QTestState *s, const char *node)
     return length;
 }
 
-/* Wait until a job has that status; all that come before must be those of @path, with blanks between. */
+/*
+ * Wait until a job has that status; all that come before must be those of @path, with blanks
+ * between.
+ */
 void expect_job(QTestState *s, const char *job, const char *path)
 {
     g_auto(GStrv) states = g_strsplit(path, " ", -1);
@@ -124,12 +135,17 @@ void create_image(QTestState *s, const char *driver, const char *path, int64_t b
         g_autofree char *file = new_file("tmp", 0);
 
         g_assert_cmpint(g_rename(file, path), ==, 0);
-        qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
-                                 " 'driver': 'qcow2', 'size': %ld, 'file': {'driver': 'file', 'filename': %s}}}}",
-                                 bytes, path);
+        qtest_qmp_assert_success(
+            s,
+            "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
+            " 'driver': 'qcow2', 'size': %ld, 'file': {'driver': 'file', 'filename': %s}}}}",
+            bytes, path);
     } else {
-        qtest_qmp_assert_success(s, "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
-                                 " 'driver': 'file', 'size': %ld, 'filename': %s}}}", bytes, path);
+        qtest_qmp_assert_success(
+            s,
+            "{'execute': 'blockdev-create', 'arguments': {'job-id': 'make', 'options': {"
+            " 'driver': 'file', 'size': %ld, 'filename': %s}}}",
+            bytes, path);
     }
     expect_job(s, "make", "created running waiting pending concluded");
     qtest_qmp_assert_success(s, "{'execute': 'job-dismiss', 'arguments': {'id': 'make'}}");
@@ -144,6 +160,7 @@ void reopen(QTestState *s, const char *options)
 
 void reopen_fails(QTestState *s, const char *options, const char *message)
 {
-    qtest_qmp_assert_error(s, message, "{'execute': 'blockdev-reopen', 'arguments': {'options': %p}}",
+    qtest_qmp_assert_error(s, message,
+                           "{'execute': 'blockdev-reopen', 'arguments': {'options': %p}}",
                            qtest_json(options));
 }

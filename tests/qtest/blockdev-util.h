@@ -1,5 +1,6 @@
 /*
- * Steps of the tests of nodes: images in the test's directory, qemu-io over HMP, commands about nodes.
+ * Steps of the tests of nodes: images in the test's directory, qemu-io over HMP, commands about
+ * nodes.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -33,7 +34,9 @@ void reopen_fails(QTestState *s, const char *options, const char *message);
 struct json_object *find_node(QTestState *s, const char *node);
 int64_t node_length(QTestState *s, const char *node);
 
-/* The next JOB_STATUS_CHANGE events are of that job and say what @path does, with blanks between. */
+/*
+ * The next JOB_STATUS_CHANGE events are of that job and say what @path does, with blanks between.
+ */
 void expect_job(QTestState *s, const char *job, const char *path);
 /* Make an image of driver "file" or "qcow2" by blockdev-create. */
 void create_image(QTestState *s, const char *driver, const char *path, int64_t bytes);

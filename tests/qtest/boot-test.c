@@ -1,6 +1,6 @@
 /*
- * A machine's life from the outside: options that print, options that are refused, start, stop, reset
- * and end, and guests that boot by every way a kernel can be given.
+ * A machine's life from the outside: options that print, options that are refused, start, stop,
+ * reset and end, and guests that boot by every way a kernel can be given.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -58,10 +58,11 @@ static const struct {
     { "-machine microvm,rtc=off", "Property 'rtc' is not known to -machine" },
     { "-accel warp", "invalid accelerator warp" },
     { "-accel qtest -kernel /nonexistent/kernel",
-      "Could not load the kernel: Could not open '/nonexistent/kernel': No such file or directory" },
-    { "-accel qtest -smp 0", "Invalid CPU topology: CPU topology parameters must be greater than zero" },
-    { "-accel qtest -m 1k",
-      "Machine type microvm needs at least 2 MiB of RAM, not 4096 bytes" },
+      "Could not load the kernel: Could not open '/nonexistent/kernel': No such file or "
+      "directory" },
+    { "-accel qtest -smp 0",
+      "Invalid CPU topology: CPU topology parameters must be greater than zero" },
+    { "-accel qtest -m 1k", "Machine type microvm needs at least 2 MiB of RAM, not 4096 bytes" },
     { "-append x", "-append only allowed with -kernel option" },
 };
 

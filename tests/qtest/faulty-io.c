@@ -33,7 +33,9 @@ static bool is_faulty(int fd)
            want.st_ino == have.st_ino && want.st_dev == have.st_dev;
 }
 
-/* Whether a transfer from @offset on (-1: where the file stands) meets the byte that @what names. */
+/*
+ * Whether a transfer from @offset on (-1: where the file stands) meets the byte that @what names.
+ */
 static bool meets(int fd, const struct iovec *iov, int niov, off_t offset, const char *what)
 {
     const char *text = getenv(what);

@@ -1,5 +1,6 @@
 /*
- * The human monitor's commands about disks: their layout, and every qemu-io command with and without sense.
+ * The human monitor's commands about disks: their layout, and every qemu-io command with and
+ * without sense.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -47,10 +48,12 @@ static void expect_begins(QTestState *s, const char *line, const char *begin)
 static void test_info_block(void)
 {
     g_autofree char *path = new_file("i.img", 1 << 20);
-    QTestState *s = qtest_initf("-drive id=d,if=none,file=%s,format=raw,cache=directsync,node-name=nd,"
-                                "detect-zeroes=on -drive id=e,if=none,file=null-co://,format=raw,"
-                                "read-only=on,cache=unsafe -blockdev null-co,node-name=n,size=4k "
-                                "-device virtio-blk-device,drive=n,id=v -device virtio-blk-device,drive=d,id=w", path);
+    QTestState *s =
+        qtest_initf("-drive id=d,if=none,file=%s,format=raw,cache=directsync,node-name=nd,"
+                    "detect-zeroes=on -drive id=e,if=none,file=null-co://,format=raw,"
+                    "read-only=on,cache=unsafe -blockdev null-co,node-name=n,size=4k "
+                    "-device virtio-blk-device,drive=n,id=v -device virtio-blk-device,drive=d,id=w",
+                    path);
 
     expect(s, "info block d",
            "d (nd): %s (raw)\n"
@@ -80,7 +83,8 @@ static void test_info_block(void)
 
         g_assert_nonnull(strstr(all, "Detect zeroes:    on\n\ne (#block001)"));
         g_assert_nonnull(strstr(all, "\n\nn: null-co:// (null-co)\n    Attached to:      v"));
-        g_assert_true(g_str_has_prefix(nodes, "n: null-co:// (null-co)\n    Cache mode:       writeback\n\nnd: "));
+        g_assert_true(g_str_has_prefix(
+            nodes, "n: null-co:// (null-co)\n    Cache mode:       writeback\n\nnd: "));
         g_assert_nonnull(strstr(nodes, "\n\n#block002: null-co:// (null-co, read-only)\n"));
     }
     qtest_quit(s);
@@ -91,7 +95,8 @@ static void test_stats(void)
     QTestState *s = qtest_init("-drive id=d,if=none,file=null-co://,format=raw");
 
     expect(s, "info blockstats",
-           "d: rd_bytes=0 wr_bytes=0 rd_operations=0 wr_operations=0 flush_operations=0 wr_total_time_ns=0 "
+           "d: rd_bytes=0 wr_bytes=0 rd_operations=0 wr_operations=0 flush_operations=0 "
+           "wr_total_time_ns=0 "
            "rd_total_time_ns=0 flush_total_time_ns=0 rd_merged=0 wr_merged=0 idle_time_ns=0\n");
     expect(s, "info block-jobs", "No active jobs\n");
     qtest_quit(s);
@@ -107,7 +112,8 @@ static void test_resize(void)
     expect(s, "block_resize n 3", "%s", "");
     expect(s, "qemu-io n length", "3 MiB\n");
     expect(s, "block_resize x 3", "Error: Failed to find node with node-name='x'\n");
-    expect(s, "block_resize d", "block_resize: size expected\nTry \"help block_resize\" for more information\n");
+    expect(s, "block_resize d",
+           "block_resize: size expected\nTry \"help block_resize\" for more information\n");
     qtest_quit(s);
 }
 
@@ -125,11 +131,13 @@ static void test_io(void)
                   "00000210:  41  A\n"
                   "read 17/17 bytes at offset 512\n17 bytes, 1 ops; 00.");
     expect_begins(s, "qemu-io d \"read -P 0x42 512 1k\"",
-                  "Pattern verification failed at offset 512, 1024 bytes\nread 1024/1024 bytes at offset 512\n");
+                  "Pattern verification failed at offset 512, 1024 bytes\nread 1024/1024 bytes at "
+                  "offset 512\n");
     expect(s, "qemu-io d \"read -q -P 0x41 -s 512 -l 1k 0 2k\"", "%s", "");
     expect(s, "qemu-io d \"read -q -P 0x41 -s 512 0 2k\"",
            "Pattern verification failed at offset 512, 1536 bytes\n");
-    expect(s, "qemu-io d \"read -P 1 -s 4k 0 2k\"", "pattern verification range exceeds end of read data\n");
+    expect(s, "qemu-io d \"read -P 1 -s 4k 0 2k\"",
+           "pattern verification range exceeds end of read data\n");
     expect(s, "qemu-io d \"read -s 1 0 2k\"", "-s and -l require -P to be specified\n");
     expect_begins(s, "qemu-io d \"read -C 0 1k\"", "1024,1,0:00:00.");
     g_assert_true(g_file_set_contents(source, "ab", 2, NULL));
@@ -167,26 +175,32 @@ static void test_io_errors(void)
         { "qemu-io d foo", "command \"foo\" not found\n" },
         { "qemu-io d \"help foo\"", "command \"foo\" not found\n" },
         { "qemu-io d \"read 0\"", "bad argument count 1 to read, expected 2 arguments\n" },
-        { "qemu-io d \"alloc\"", "bad argument count 0 to alloc, expected between 1 and 2 arguments\n" },
-        { "qemu-io d \"read x 1\"", "Parsing error: 'x' is not a size: a number with an optional suffix k, M, G, T, P "
+        { "qemu-io d \"alloc\"",
+          "bad argument count 0 to alloc, expected between 1 and 2 arguments\n" },
+        { "qemu-io d \"read x 1\"",
+          "Parsing error: 'x' is not a size: a number with an optional suffix k, M, G, T, P "
           "or E is expected\n" },
-        { "qemu-io d \"read 0 -1\"", "Parsing error: '-1' is not a size: a number with an optional suffix k, M, G, "
+        { "qemu-io d \"read 0 -1\"",
+          "Parsing error: '-1' is not a size: a number with an optional suffix k, M, G, "
           "T, P or E is expected\n" },
         { "qemu-io d \"read 1M 1\"", "read failed: Input/output error\n" },
         { "qemu-io d \"read 0 2G\"", "length cannot exceed 1073741824, given 2147483648\n" },
         { "qemu-io d \"write 1M 1\"", "write failed: Input/output error\n" },
         { "qemu-io d \"write 15E 1\"", "Parsing error: argument too large -- 15E\n" },
         { "qemu-io d \"write -P 256 0 1\"", "256 is not a valid pattern byte\n" },
-        { "qemu-io d \"write -P\"", "write: option requires an argument -- 'P'\n"
+        { "qemu-io d \"write -P\"",
+          "write: option requires an argument -- 'P'\n"
           "write [-cCfnquz] [-P pattern | -s source_file] off len -- writes a range\n" },
-        { "qemu-io d \"flush -x\"", "flush: invalid option -- 'x'\nflush -- brings all that was written to stable "
+        { "qemu-io d \"flush -x\"",
+          "flush: invalid option -- 'x'\nflush -- brings all that was written to stable "
           "storage\n" },
         { "qemu-io d \"write -u 0 1\"", "-u requires -z to be specified\n" },
         { "qemu-io d \"write -n 0 1\"", "-n requires -z to be specified\n" },
         { "qemu-io d \"write -z -P 1 0 1\"", "-z and -P cannot be specified at the same time\n" },
         { "qemu-io d \"write -z -c 0 1\"", "-c and -z cannot be specified at the same time\n" },
         { "qemu-io d \"write -f -c 0 1\"", "-c and -f cannot be specified at the same time\n" },
-        { "qemu-io d \"write -s /x -z 0 1\"", "Only one of -z, -P, and -s can be specified at the same time\n" },
+        { "qemu-io d \"write -s /x -z 0 1\"",
+          "Only one of -z, -P, and -s can be specified at the same time\n" },
         { "qemu-io d \"write -c 0 64k\"", "write failed: Operation not supported\n" },
         { "qemu-io d \"aio_read 1M 1\"", "aio_read failed: Input/output error\n" },
         { "qemu-io d \"truncate -m some 1M\"", "truncate: invalid parameter value: some\n" },
@@ -205,7 +219,8 @@ static void test_io_errors(void)
         expect(s, cases[i].command, "%s", cases[i].output);
     }
     expect_begins(s, "qemu-io d help", "aio_flush -- waits until");
-    expect_begins(s, "qemu-io d \"help read\"", "read [-Cqv] [-P pattern [-s off] [-l len]] off len -- reads a range\n"
+    expect_begins(s, "qemu-io d \"help read\"",
+                  "read [-Cqv] [-P pattern [-s off] [-l len]] off len -- reads a range\n"
                   "\n -C  report for programs\n");
     qtest_quit(s);
 }

@@ -39,7 +39,8 @@ static GPtrArray *listed(QTestState *s, const char *help)
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
     for (char **l = lines; *l; l++) {
-        const char *name = g_str_has_prefix(*l, "info ") && !strcmp(help, "help info") ? *l + 5 : *l;
+        const char *name =
+            g_str_has_prefix(*l, "info ") && !strcmp(help, "help info") ? *l + 5 : *l;
 
         if (**l && **l != '\t') {
             g_ptr_array_add(names, g_strndup(name, strcspn(name, " |")));
@@ -84,7 +85,8 @@ static void test_every_command(void)
 
 static void test_state(void)
 {
-    QTestState *s = qtest_init("-S -m 32 -name guest=me -uuid 01020304-0506-0708-090a-0b0c0d0e0f10");
+    QTestState *s =
+        qtest_init("-S -m 32 -name guest=me -uuid 01020304-0506-0708-090a-0b0c0d0e0f10");
 
     assert_hmp(s, "info status", "VM status: paused (prelaunch)\n");
     assert_hmp(s, "c", "");

@@ -24,7 +24,8 @@ static void assert_refused(const char *args, const char *text)
 /* The thread is there under its number, with the object's name. */
 static void assert_thread(QTestState *s, int64_t tid, const char *name)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/task/%" PRId64 "/comm", (int)qtest_pid(s), tid);
+    g_autofree char *path =
+        g_strdup_printf("/proc/%d/task/%" PRId64 "/comm", (int)qtest_pid(s), tid);
     g_autofree char *comm = NULL;
 
     g_assert_true(g_file_get_contents(path, &comm, NULL, NULL));
@@ -68,8 +69,10 @@ static void test_over_qmp(void)
     struct json_object *list;
 
     for (int i = 0; i < 20; i++) {
-        qtest_qmp_assert_success(s, "{'execute': 'object-add', 'arguments': {'qom-type': 'iothread', "
-                                 "'id': 'io', 'poll-max-ns': %d}}", i * 1000);
+        qtest_qmp_assert_success(s,
+                                 "{'execute': 'object-add', 'arguments': {'qom-type': 'iothread', "
+                                 "'id': 'io', 'poll-max-ns': %d}}",
+                                 i * 1000);
         list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-iothreads'}");
         g_assert_cmpint(qtest_get_int(list, "0.poll-max-ns"), ==, i * 1000);
         g_assert_false(qtest_has(list, "1"));

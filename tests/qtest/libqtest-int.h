@@ -1,8 +1,8 @@
 /*
  * What the files of libqtest share.
  *
- * libqtest.c starts and ends processes and has the test program's helpers, libqtest-proto.c speaks the
- * qtest protocol, libqtest-qmp.c speaks QMP.
+ * libqtest.c starts and ends processes and has the test program's helpers, libqtest-proto.c speaks
+ * the qtest protocol, libqtest-qmp.c speaks QMP.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -3,8 +3,9 @@
  *
  * The test listens on two UNIX sockets in a directory of its own, and the machine connects to them;
  * then the directory goes away again, so nothing is left behind whatever happens. stdout and
- * stderr are pipes, drained by a thread each into memory, where tests can wait for a line. The child
- * asks the kernel to be killed when the test dies; a test that aborts kills it by itself first.
+ * stderr are pipes, drained by a thread each into memory, where tests can wait for a line. The
+ * child asks the kernel to be killed when the test dies; a test that aborts kills it by itself
+ * first.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -92,7 +93,10 @@ void qtest_add_data_func_full(const char *path, void *data, void (*fn)(const voi
     g_test_add_data_func_full(full, data, fn, destroy);
 }
 
-/* What became of a machine, and all it said. The one that the failure is about is given time to end. */
+/*
+ * What became of a machine, and all it said. The one that the failure is about is given time to
+ * end.
+ */
 static void report_machine(QTestState *s, QTestState *failed)
 {
     bool ended = reap_until(s, g_get_monotonic_time() + (s == failed ? G_USEC_PER_SEC : 0));

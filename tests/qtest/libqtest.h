@@ -2,9 +2,9 @@
  * libqtest: tests that drive real machines.
  *
  * A QTestState is one running ferry-system-x86_64 with a QMP monitor and a qtest server, both over
- * sockets; several may run at once. Names follow QEMU's libqtest, so that who knows one can read the
- * other. Every wait has a deadline (60 s, or FERRY_TEST_TIMEOUT seconds); what goes wrong fails the
- * test with what was awaited, and what the machine said on stderr. Machines die with the test
+ * sockets; several may run at once. Names follow QEMU's libqtest, so that who knows one can read
+ * the other. Every wait has a deadline (60 s, or FERRY_TEST_TIMEOUT seconds); what goes wrong fails
+ * the test with what was awaited, and what the machine said on stderr. Machines die with the test
  * program however that ends, and leave no files.
  *
  * The program is FERRY_BINARY from the environment, or the one of the build tree. For use by one
@@ -84,11 +84,13 @@ int qtest_run(const char *args, char **out, char **err);
 /* Send a command and return the response, {"return": ...} or {"error": ...}; events are queued. */
 struct json_object *qtest_qmp(QTestState *s, const char *fmt, ...);
 /* The same with @n_fds descriptors attached. */
-struct json_object *qtest_qmp_fds(QTestState *s, const int *fds, size_t n_fds, const char *fmt, ...);
+struct json_object *qtest_qmp_fds(QTestState *s, const int *fds, size_t n_fds, const char *fmt,
+                                  ...);
 /* The same, and fail the test unless it succeeded; _ref returns what "return" holds. */
 void qtest_qmp_assert_success(QTestState *s, const char *fmt, ...);
 struct json_object *qtest_qmp_assert_success_ref(QTestState *s, const char *fmt, ...);
-void qtest_qmp_fds_assert_success(QTestState *s, const int *fds, size_t n_fds, const char *fmt, ...);
+void qtest_qmp_fds_assert_success(QTestState *s, const int *fds, size_t n_fds, const char *fmt,
+                                  ...);
 /* The same, and fail the test unless it failed; returns what "error" holds. */
 struct json_object *qtest_qmp_assert_failure_ref(QTestState *s, const char *fmt, ...);
 /* The same with the exact description expected. */
@@ -113,8 +115,8 @@ void qtest_qmp_clear_events(QTestState *s);
 struct json_object *qtest_json(const char *fmt, ...);
 struct json_object *qtest_json_v(const char *fmt, va_list ap);
 /*
- * The value at @path ("return.ram.total", "0.name") of @obj, borrowed; a missing one fails the test.
- * The typed ones check the type too.
+ * The value at @path ("return.ram.total", "0.name") of @obj, borrowed; a missing one fails the
+ * test. The typed ones check the type too.
  */
 struct json_object *qtest_get(struct json_object *obj, const char *path);
 const char *qtest_get_str(struct json_object *obj, const char *path);

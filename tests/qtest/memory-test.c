@@ -1,6 +1,6 @@
 /*
- * The machine's memory from the outside: sizes, where it lies, what is behind it, and saving parts of
- * it to files.
+ * The machine's memory from the outside: sizes, where it lies, what is behind it, and saving parts
+ * of it to files.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -124,7 +124,8 @@ static void test_bad_sizes(void)
     assert_refused("-m 12x", "12x");
     assert_refused("-m -5", "-5");
     assert_refused("-m 1M", "Machine type microvm needs at least 2 MiB of RAM, not 1048576 bytes");
-    assert_refused("-m 128T", "ram size too large: 140737488355328 bytes, at most 70368744177664 are "
+    assert_refused("-m 128T",
+                   "ram size too large: 140737488355328 bytes, at most 70368744177664 are "
                    "possible");
     assert_refused("-m 64M,slots=2", "Property 'slots' is not known to -m");
 }
@@ -196,8 +197,10 @@ static void test_backend_file(const void *data)
     bool share = GPOINTER_TO_INT(data);
     g_autofree char *path = tmp_path("ram");
     g_autofree char *file = NULL;
-    QTestState *s = qtest_initf("-m 8M -object memory-backend-file,id=m,size=8M,mem-path=%s,share=%s "
-                                "-machine memory-backend=m", path, share ? "on" : "off");
+    QTestState *s =
+        qtest_initf("-m 8M -object memory-backend-file,id=m,size=8M,mem-path=%s,share=%s "
+                    "-machine memory-backend=m",
+                    path, share ? "on" : "off");
     gsize len;
 
     write_pattern(s, 5 * MIB + 100);
@@ -227,14 +230,16 @@ static void test_backend_refused(void)
     assert_refused("-object memory-backend-file,id=a,size=16M,mem-path=/tmp,pmem=on",
                    "Parameter 'pmem' is unexpected");
     assert_refused("-object memory-backend-ram,size=16M", "Parameter 'id' is missing");
-    assert_refused("-object memory-backend-ram,id=a,size=2M -object memory-backend-ram,id=a,size=2M",
-                   "There is an object 'a' already");
+    assert_refused(
+        "-object memory-backend-ram,id=a,size=2M -object memory-backend-ram,id=a,size=2M",
+        "There is an object 'a' already");
     assert_refused("-object memory-backend-file,id=a,size=16M,mem-path=/nonexistent/x",
                    "Cannot open '/nonexistent/x' for RAM block '/objects/a': No such file or "
                    "directory");
     assert_refused("-machine memory-backend=ghost", "Memory backend 'ghost' not found");
-    assert_refused("-m 32M -object memory-backend-ram,id=a,size=16M -machine memory-backend=a",
-                   "Size of RAM, 33554432 bytes, and of memory backend 'a', 16777216 bytes, differ");
+    assert_refused(
+        "-m 32M -object memory-backend-ram,id=a,size=16M -machine memory-backend=a",
+        "Size of RAM, 33554432 bytes, and of memory backend 'a', 16777216 bytes, differ");
 }
 
 static void test_objects_over_qmp(void)
@@ -277,17 +282,21 @@ static void test_pmemsave(void)
         data[i] = (i * 31) ^ (i >> 12);
     }
     qtest_bufwrite(s, HIGH_START + 12345, data, 3 * MIB);
-    qtest_qmp_assert_success(s, "{'execute': 'pmemsave', 'arguments': {'val': %" PRIu64 ", 'size': %"
-                             PRIu64 ", 'filename': %s}}", HIGH_START + 12345, 3 * MIB, path);
+    qtest_qmp_assert_success(s,
+                             "{'execute': 'pmemsave', 'arguments': {'val': %" PRIu64
+                             ", 'size': %" PRIu64 ", 'filename': %s}}",
+                             HIGH_START + 12345, 3 * MIB, path);
     g_assert_true(g_file_get_contents(path, &saved, &len, NULL));
     g_assert_cmpmem(saved, len, data, 3 * MIB);
     g_unlink(path);
 
     /* Over the end of RAM: no file is left that could be taken for the memory. */
     {
-        struct json_object *error = qtest_qmp_assert_failure_ref(s,
-            "{'execute': 'pmemsave', 'arguments': {'val': %" PRIu64 ", 'size': 8192, 'filename': %s}}",
-            HOLE_START - 4096, path);
+        struct json_object *error =
+            qtest_qmp_assert_failure_ref(s,
+                                         "{'execute': 'pmemsave', 'arguments': {'val': %" PRIu64
+                                         ", 'size': 8192, 'filename': %s}}",
+                                         HOLE_START - 4096, path);
 
         g_assert_cmpstr(qtest_get_str(error, "class"), ==, "GenericError");
         json_object_put(error);

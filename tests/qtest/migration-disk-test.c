@@ -1,6 +1,6 @@
 /*
- * Machines with disks move: what the guest wrote before, and what it had under way, is on the disk and in
- * its memory afterwards, and at no time have two machines the disk.
+ * Machines with disks move: what the guest wrote before, and what it had under way, is on the disk
+ * and in its memory afterwards, and at no time have two machines the disk.
  *
  * Under kvm and tcg the guest disker writes and verifies; under qtest the test is the driver.
  *
@@ -49,7 +49,8 @@ static void assert_locked(const char *disk, bool locked)
 {
     /* One that gets as far as its monitors ends there. */
     g_autofree char *args = g_strdup_printf("-display none -accel qtest -S " FILE_NODE
-                                            " -device virtio-blk-device,drive=n0 -mon nosuch", disk);
+                                            " -device virtio-blk-device,drive=n0 -mon nosuch",
+                                            disk);
     g_autofree char *err = NULL;
 
     g_assert_cmpint(qtest_run(args, NULL, &err), ==, 1);
@@ -100,7 +101,9 @@ static void test_file(const char *accel)
     mig_finish(p);
 }
 
-/* The destination says no after the source gave the disk up: the source takes it back and goes on. */
+/*
+ * The destination says no after the source gave the disk up: the source takes it back and goes on.
+ */
 static void test_refused(const char *accel)
 {
     g_autofree char *args = NULL, *other = NULL;
@@ -207,8 +210,9 @@ static const char *run_state(QTestState *qts)
 /* Registers, rings and settings go along; the driver does not notice. */
 static void test_state(void)
 {
-    Hand h = hand_new(FILE_NODE, FILE_NODE,
-                      "-device virtio-blk-device,id=vd,drive=n0,num-queues=3,bus=virtio-mmio-bus.5");
+    Hand h =
+        hand_new(FILE_NODE, FILE_NODE,
+                 "-device virtio-blk-device,id=vd,drive=n0,num-queues=3,bus=virtio-mmio-bus.5");
     g_autofree char *uri = mig_unix_uri(h.p, "mig");
     uint8_t data[8192], in[8192];
     uint64_t wce;
@@ -233,14 +237,17 @@ static void test_state(void)
     g_assert_cmpuint(qtest_readb(h.p->dst.qts, wce), ==, 0);
     vd_write(&h.dst, VD_ISR_ACK, 1);
     for (unsigned i = 0; i < 11; i++) {
-        g_assert_cmpuint(vd_request(&h.dst, &h.dst.queues[i % 3], VD_IN, i * 16, NULL, in, sizeof(in)),
-                         ==, VD_OK);
+        g_assert_cmpuint(
+            vd_request(&h.dst, &h.dst.queues[i % 3], VD_IN, i * 16, NULL, in, sizeof(in)), ==,
+            VD_OK);
         g_assert_cmpmem(in, sizeof(in), data, sizeof(data));
     }
     hand_free(&h);
 }
 
-/* What was put into a ring without a word, or while the machine stood, is found on the other side. */
+/*
+ * What was put into a ring without a word, or while the machine stood, is found on the other side.
+ */
 static void test_untold(void)
 {
     Hand h = hand_new(FILE_NODE, FILE_NODE, "-device virtio-blk-device,id=vd,drive=n0");
@@ -266,8 +273,10 @@ static void test_untold(void)
     hand_free(&h);
 }
 
-#define SLOW_NODE "-object throttle-group,id=tg,x-iops-total=2 -blockdev '{\"driver\": \"throttle\", " \
-    "\"node-name\": \"n0\", \"throttle-group\": \"tg\", \"file\": {\"driver\": \"file\", \"filename\": " \
+#define SLOW_NODE                                                                          \
+    "-object throttle-group,id=tg,x-iops-total=2 -blockdev '{\"driver\": \"throttle\", "   \
+    "\"node-name\": \"n0\", \"throttle-group\": \"tg\", \"file\": {\"driver\": \"file\", " \
+    "\"filename\": "                                                                       \
     "\"%s\"}}'"
 
 /* Requests that are under way when the machine stops end before it moves, however slow the disk. */
@@ -308,15 +317,19 @@ static void test_under_way_iothread(void)
     under_way("-object iothread,id=io0 -device virtio-blk-device,id=vd,drive=n0,iothread=io0");
 }
 
-#define FAILING_NODE "-blockdev '{\"driver\": \"blkdebug\", \"node-name\": \"n0\", \"image\": {\"driver\": " \
-    "\"file\", \"filename\": \"%s\"}, \"inject-error\": [{\"iotype\": \"write\", " \
+#define FAILING_NODE                                                                        \
+    "-blockdev '{\"driver\": \"blkdebug\", \"node-name\": \"n0\", \"image\": {\"driver\": " \
+    "\"file\", \"filename\": \"%s\"}, \"inject-error\": [{\"iotype\": \"write\", "          \
     "\"errno\": 28}]}'"
 
-/* Requests that failed and stopped the machine are done again on the other side, where there is room. */
+/*
+ * Requests that failed and stopped the machine are done again on the other side, where there is
+ * room.
+ */
 static void failed(const char *more, const char *device)
 {
-    g_autofree char *all = g_strdup_printf("%s -device virtio-blk-device,id=vd,drive=n0,werror=stop%s",
-                                           more, device);
+    g_autofree char *all =
+        g_strdup_printf("%s -device virtio-blk-device,id=vd,drive=n0,werror=stop%s", more, device);
     Hand h = hand_new(FAILING_NODE, FILE_NODE, all);
     g_autofree char *uri = mig_unix_uri(h.p, "mig");
     VdRequest r[3];
@@ -346,7 +359,8 @@ static void failed(const char *more, const char *device)
         g_assert_cmpuint(vd_status(&h.dst, &r[i]), ==, VD_OK);
         check_disk(&h, i * sizeof(data), data, sizeof(data));
     }
-    g_assert_cmpuint(vd_request(&h.dst, &h.dst.queues[0], VD_IN, 8, NULL, in, sizeof(in)), ==, VD_OK);
+    g_assert_cmpuint(vd_request(&h.dst, &h.dst.queues[0], VD_IN, 8, NULL, in, sizeof(in)), ==,
+                     VD_OK);
     g_assert_cmpmem(in, sizeof(in), data, sizeof(data));
     hand_free(&h);
 }
@@ -391,7 +405,9 @@ static void test_ownership(void)
     fill(data, sizeof(data), 9);
     g_assert_cmpuint(vd_request(&h.dst, &h.dst.queues[0], VD_OUT, 3, data, NULL, 512), ==, VD_OK);
 
-    /* The destination is gone: the source may go on, from its own memory, with the disk as it is. */
+    /*
+     * The destination is gone: the source may go on, from its own memory, with the disk as it is.
+     */
     mig_quit(&h.p->dst);
     assert_locked(disk, false);
     qtest_qmp_assert_success(h.p->src.qts, "{'execute': 'cont'}");

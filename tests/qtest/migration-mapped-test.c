@@ -1,6 +1,6 @@
 /*
- * Saving at disk speed: direct-mapped files, with O_DIRECT and several threads, and multifd on sockets;
- * what they refuse, and what becomes of them when the disk, the file or a process fails.
+ * Saving at disk speed: direct-mapped files, with O_DIRECT and several threads, and multifd on
+ * sockets; what they refuse, and what becomes of them when the disk, the file or a process fails.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -524,14 +524,22 @@ static const struct Differing {
     const char *name, *reason;
     SocketVariant src, dst;     /* 0 channels: no multifd */
 } differing[] = {
-    { "fewer", "has not opened as many channels as parameter 'multifd-channels' says here",
-      { "", "unix", 2, NULL, NULL }, { "", "unix", 4, NULL, NULL } },
-    { "more", "the source opened more multifd channels than the 2 of parameter 'multifd-channels' here",
-      { "", "unix", 4, NULL, NULL }, { "", "unix", 2, NULL, NULL } },
-    { "none", "the source opened multifd channels, but the capability multifd is not set",
-      { "", "unix", 2, NULL, NULL }, { "", "unix", 0, NULL, NULL } },
-    { "compression", "but parameter 'multifd-compression' is 'none' here",
-      { "", "unix", 2, "zstd", NULL }, { "", "unix", 2, NULL, NULL } },
+    { "fewer",
+      "has not opened as many channels as parameter 'multifd-channels' says here",
+      { "", "unix", 2, NULL, NULL },
+      { "", "unix", 4, NULL, NULL } },
+    { "more",
+      "the source opened more multifd channels than the 2 of parameter 'multifd-channels' here",
+      { "", "unix", 4, NULL, NULL },
+      { "", "unix", 2, NULL, NULL } },
+    { "none",
+      "the source opened multifd channels, but the capability multifd is not set",
+      { "", "unix", 2, NULL, NULL },
+      { "", "unix", 0, NULL, NULL } },
+    { "compression",
+      "but parameter 'multifd-compression' is 'none' here",
+      { "", "unix", 2, "zstd", NULL },
+      { "", "unix", 2, NULL, NULL } },
 };
 
 static void set_differing(MigMachine *m, const SocketVariant *v)

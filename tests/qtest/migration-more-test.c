@@ -106,7 +106,10 @@ static void check_bandwidth(const char *accel, bool multifd)
     MigPair *p = mig_pair_new(accel);
     g_autofree char *uri = mig_unix_uri(p, "sock");
 
-    /* The first pass alone is longer than what is measured, however little time the host gives the guest. */
+    /*
+     * The first pass alone is longer than what is measured, however little time the host gives the
+     * guest.
+     */
     p->memory_mib = 192;
     p->rate_mib = 1000;
     mig_start_src(p);
@@ -282,7 +285,8 @@ static void wait_pre_switchover(MigPair *p, const char *uri)
 
 static void assert_run_state(MigMachine *m, const char *wanted)
 {
-    struct json_object *status = qtest_qmp_assert_success_ref(m->qts, "{'execute': 'query-status'}");
+    struct json_object *status =
+        qtest_qmp_assert_success_ref(m->qts, "{'execute': 'query-status'}");
 
     g_assert_cmpstr(qtest_get_str(status, "status"), ==, wanted);
     json_object_put(status);
@@ -550,7 +554,8 @@ static void test_file_is_pipe(const char *accel)
     error = qtest_qmp_assert_failure_ref(
         p->dst.qts, "{'execute': 'migrate-incoming', 'arguments': {'channels': [{'channel-type': "
         "'main', 'addr': {'transport': 'file', 'filename': %s, 'offset': 0}}]}}", path);
-    g_assert_nonnull(strstr(qtest_get_str(error, "desc"), "neither a regular file nor a block device"));
+    g_assert_nonnull(
+        strstr(qtest_get_str(error, "desc"), "neither a regular file nor a block device"));
     json_object_put(error);
     mig_verify_src_runs(p);
     mig_pair_free(p);

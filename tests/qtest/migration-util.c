@@ -211,13 +211,16 @@ void mig_start_src(MigPair *p)
         serial_wait(&p->src, ready);
         serial_wait(&p->src, ": round");
     } else {
-        /* Something recognisable outside the device's region as well, and enough to take a while. */
+        /*
+         * Something recognisable outside the device's region as well, and enough to take a while.
+         */
         qtest_memset(p->src.qts, (p->memory_mib / 2 + 2) * MIB, 0x5a, p->memory_mib / 4 * MIB);
         for (uint64_t at = (p->memory_mib / 2 + 2) * MIB; at < p->memory_mib * MIB; at += MIB) {
             qtest_writeq(p->src.qts, at, at * 3 + 1);
         }
-        qtest_qmp_assert_success(p->src.qts, "{'execute': 'qom-set', 'arguments': {'path': "
-                                 "'/machine/peripheral/ms0', 'property': 'running', 'value': true}}");
+        qtest_qmp_assert_success(
+            p->src.qts, "{'execute': 'qom-set', 'arguments': {'path': "
+                        "'/machine/peripheral/ms0', 'property': 'running', 'value': true}}");
     }
 }
 
@@ -258,8 +261,8 @@ char *mig_error(MigMachine *m)
 }
 
 /*
- * Whether the migration is one that a busy host keeps from coming to its end: channels get less done
- * than the content changes. Who waits for the end wants it, as a person would.
+ * Whether the migration is one that a busy host keeps from coming to its end: channels get less
+ * done than the content changes. Who waits for the end wants it, as a person would.
  */
 static bool does_not_converge(struct json_object *info)
 {
@@ -377,7 +380,8 @@ static void verify_content(MigPair *p, MigMachine *m)
 
 static void assert_run_state(MigMachine *m, const char *wanted)
 {
-    struct json_object *status = qtest_qmp_assert_success_ref(m->qts, "{'execute': 'query-status'}");
+    struct json_object *status =
+        qtest_qmp_assert_success_ref(m->qts, "{'execute': 'query-status'}");
 
     g_assert_cmpstr(qtest_get_str(status, "status"), ==, wanted);
     json_object_put(status);

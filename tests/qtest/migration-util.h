@@ -1,10 +1,10 @@
 /*
- * What the migration tests share: a pair of machines that are alike, with content that can be checked
- * on both sides, and the steps of a migration.
+ * What the migration tests share: a pair of machines that are alike, with content that can be
+ * checked on both sides, and the steps of a migration.
  *
- * Under kvm and tcg the content is the guest's (dirtier or disker), which verifies itself; under qtest it is
- * the memstress device's. In all cases the memory of the stopped source and of the loaded, not yet
- * running destination is compared byte by byte.
+ * Under kvm and tcg the content is the guest's (dirtier or disker), which verifies itself; under
+ * qtest it is the memstress device's. In all cases the memory of the stopped source and of the
+ * loaded, not yet running destination is compared byte by byte.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -75,7 +75,9 @@ void mig_set_cap(MigMachine *m, const char *cap, bool on);
 void mig_set_param_int(MigMachine *m, const char *param, int64_t value);
 void mig_set_param_str(MigMachine *m, const char *param, const char *value);
 
-/* Source stopped after a completed migration, destination loaded and stopped: memory is the same. */
+/*
+ * Source stopped after a completed migration, destination loaded and stopped: memory is the same.
+ */
 void mig_compare_memory(MigPair *p);
 /* Let the destination run and have the content verify itself there. */
 void mig_verify_dst(MigPair *p);

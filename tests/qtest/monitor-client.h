@@ -1,6 +1,6 @@
 /*
- * A plain client of a machine's monitor on a UNIX socket: bytes out, text in, with deadlines. For what
- * libqtest's own QMP connection hides: greetings, terminals, clients that misbehave.
+ * A plain client of a machine's monitor on a UNIX socket: bytes out, text in, with deadlines. For
+ * what libqtest's own QMP connection hides: greetings, terminals, clients that misbehave.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * The NBD server of a machine by its commands: started, filled, asked about, emptied and stopped, by QMP and
- * HMP, with libnbd's programs as clients.
+ * The NBD server of a machine by its commands: started, filled, asked about, emptied and stopped,
+ * by QMP and HMP, with libnbd's programs as clients.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -25,20 +25,25 @@ static char *socket_path(void)
 
 static void start_server(QTestState *s, const char *sock)
 {
-    qtest_qmp_assert_success(s, "{'execute': 'nbd-server-start', 'arguments': {'addr': {'type': 'unix', "
-                             "'data': {'path': %s}}}}", sock);
+    qtest_qmp_assert_success(
+        s,
+        "{'execute': 'nbd-server-start', 'arguments': {'addr': {'type': 'unix', "
+        "'data': {'path': %s}}}}",
+        sock);
 }
 
 /* What nbdinfo says of an export; NULL when there is none. */
 static char *nbdinfo(const char *sock, const char *export_name, const char *option)
 {
     g_autofree char *uri = g_strdup_printf("nbd+unix:///%s?socket=%s", export_name, sock);
-    char *argv[] = { (char *)"timeout", (char *)"30", (char *)"nbdinfo", (char *)option, uri, NULL };
+    char *argv[] = {
+        (char *)"timeout", (char *)"30", (char *)"nbdinfo", (char *)option, uri, NULL
+    };
     char *out = NULL;
     int status;
 
-    g_assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                               &out, NULL, &status, NULL));
+    g_assert_true(g_spawn_sync(NULL, argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL,
+                               NULL, NULL, &out, NULL, &status, NULL));
     if (status != 0) {
         g_clear_pointer(&out, g_free);
     }
@@ -88,18 +93,21 @@ static void wait_deleted(QTestState *s, const char *id)
 
 static void test_exports(void)
 {
-    g_autofree char *path = new_file("disk.img", MIB), *sock = socket_path(), *info = NULL, *gone = NULL;
+    g_autofree char *path = new_file("disk.img", MIB), *sock = socket_path(), *info = NULL,
+                    *gone = NULL;
     QTestState *s = qtest_init(NODES);
     struct json_object *list;
 
     add_raw(s, "disk", path);
     start_server(s, sock);
-    qtest_qmp_assert_success(s, "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'disk', "
+    qtest_qmp_assert_success(s,
+                             "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'disk', "
                              "'name': 'b0', 'granularity': 65536}}");
     io(s, "disk", "write -q -P 7 128k 64k");
-    qtest_qmp_assert_success(s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'e0', "
-                             "'node-name': 'disk', 'name': 'x', 'description': 'a disk', 'iothread': 'io0', "
-                             "'bitmaps': ['b0'], 'allocation-depth': true, 'writable': true}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'e0', "
+           "'node-name': 'disk', 'name': 'x', 'description': 'a disk', 'iothread': 'io0', "
+           "'bitmaps': ['b0'], 'allocation-depth': true, 'writable': true}}");
     list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block-exports'}");
     g_assert_cmpuint(json_object_array_length(list), ==, 1);
     g_assert_cmpstr(qtest_get_str(json_object_array_get_idx(list, 0), "id"), ==, "e0");
@@ -139,7 +147,8 @@ static void test_removal(void)
                                                  "{'name': 'n', 'mode': 'safe'}}"));
     json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'blockdev-del', 'arguments': "
                                                  "{'node-name': 'n'}}"));
-    qtest_qmp_assert_success(s, "{'execute': 'nbd-server-remove', 'arguments': {'name': 'n', 'mode': 'hard'}}");
+    qtest_qmp_assert_success(
+        s, "{'execute': 'nbd-server-remove', 'arguments': {'name': 'n', 'mode': 'hard'}}");
     wait_deleted(s, "n");
     g_assert_cmpint(recv(fd, &byte, 1, 0), <=, 0);
     close(fd);
@@ -170,13 +179,17 @@ static void test_errors(void)
     json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'block-export-add', 'arguments': "
                                                  "{'type': 'nbd', 'id': 'e', 'node-name': 'n'}}"));
     start_server(s, sock);
-    json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'nbd-server-start', 'arguments': {'addr': "
-                                                 "{'type': 'unix', 'data': {'path': %s}}}}", sock));
-    qtest_qmp_assert_success(s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'taken', "
-                             "'node-name': 'n', 'name': 'x'}}");
+    json_object_put(
+        qtest_qmp_assert_failure_ref(s,
+                                     "{'execute': 'nbd-server-start', 'arguments': {'addr': "
+                                     "{'type': 'unix', 'data': {'path': %s}}}}",
+                                     sock));
+    qtest_qmp_assert_success(
+        s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'taken', "
+           "'node-name': 'n', 'name': 'x'}}");
     for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
-        json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'block-export-add', 'arguments': %p}",
-                                                     qtest_json(wrong[i])));
+        json_object_put(qtest_qmp_assert_failure_ref(
+            s, "{'execute': 'block-export-add', 'arguments': %p}", qtest_json(wrong[i])));
     }
     list = qtest_qmp_assert_success_ref(s, "{'execute': 'query-block-exports'}");
     g_assert_cmpuint(json_object_array_length(list), ==, 1);

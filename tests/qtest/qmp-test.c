@@ -1,6 +1,7 @@
 /*
- * QMP from the outside: sessions, the schema's promises, descriptors, and clients that mean no good. The
- * machine must not notice any of them: its memory holds what it held, and its first monitor answers.
+ * QMP from the outside: sessions, the schema's promises, descriptors, and clients that mean no
+ * good. The machine must not notice any of them: its memory holds what it held, and its first
+ * monitor answers.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -241,7 +242,8 @@ static void test_fd_by_name(void)
     char magic[4];
 
     g_assert_cmpint(pipe(fds), ==, 0);
-    qtest_qmp_fds_assert_success(s, &fds[1], 1, "{'execute': 'getfd', 'arguments': {'fdname': 'a'}}");
+    qtest_qmp_fds_assert_success(s, &fds[1], 1,
+                                 "{'execute': 'getfd', 'arguments': {'fdname': 'a'}}");
     close(fds[1]);
     /* What comes out of the pipe is the machine. */
     qtest_qmp_assert_success(s, "{'execute': 'migrate', 'arguments': {'uri': 'fd:a'}}");
@@ -399,7 +401,9 @@ static void test_never_reads(void)
     unsigned refused = 0;
     uint64_t sent = 0;
 
-    /* Until nothing more is taken; the other monitor's answers show that the machine had its turn. */
+    /*
+     * Until nothing more is taken; the other monitor's answers show that the machine had its turn.
+     */
     while (refused < 20) {
         ssize_t n = monitor_client_try_send(c, request, strlen(request));
 

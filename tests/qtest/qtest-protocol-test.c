@@ -126,7 +126,8 @@ static const char *const refused[] = {
     "frobnicate", "readb", "readb x", "readb 1 2", "readb -1", "readb 0x10000000000000000",
     "writeb 1", "writeb 1 x", "read 0", "read 0 1 2", "read 0 0xffffffffffffffff",
     "write 0 1 12", "write 0 1 0xzz", "write 0 0x10000000000 0x00", "b64write 0 5 QQ==",
-    "b64read 0 0x10000000000", "memset 0 1", "memset 0x1000000 1 0", "memset 0 0xffffffffffffffff 1",
+    "b64read 0 0x10000000000", "memset 0 1", "memset 0x1000000 1 0",
+    "memset 0 0xffffffffffffffff 1",
     "inb", "outb 1", "outb 1 2 3", "clock_set", "clock_step -5", "set_irq_in a b 99 1",
     "irq_intercept_in", "endianness 1",
 };

@@ -1,6 +1,7 @@
 /*
- * virtio-blk by its registers and rings: every request, every way to lay it out, and every way in which a
- * driver can be wrong. Each test runs with requests served by the main loop and by an iothread.
+ * virtio-blk by its registers and rings: every request, every way to lay it out, and every way in
+ * which a driver can be wrong. Each test runs with requests served by the main loop and by an
+ * iothread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -110,9 +111,10 @@ static void test_identity(void)
     g_assert_cmphex(vd_read(d, VD_MAGIC), ==, 0x74726976);
     g_assert_cmpuint(vd_read(d, VD_VERSION), ==, 2);
     g_assert_cmpuint(vd_read(d, VD_DEVICE_ID), ==, 2);
-    g_assert_cmphex(features, ==, VD_F_VERSION_1 | VD_F_EVENT_IDX | VD_F_INDIRECT | VD_F_MQ |
-                    VD_F_DISCARD | VD_F_WRITE_ZEROES | VD_F_FLUSH | VD_F_CONFIG_WCE | 1 << 2 | 1 << 4 |
-                    1 << 6 | 1 << 10);
+    g_assert_cmphex(features, ==,
+                    VD_F_VERSION_1 | VD_F_EVENT_IDX | VD_F_INDIRECT | VD_F_MQ | VD_F_DISCARD |
+                        VD_F_WRITE_ZEROES | VD_F_FLUSH | VD_F_CONFIG_WCE | 1 << 2 | 1 << 4 |
+                        1 << 6 | 1 << 10);
     vd_write(d, VD_DEVICE_FEATURES_SEL, 2);
     g_assert_cmphex(vd_read(d, VD_DEVICE_FEATURES), ==, 0);
     g_assert_cmpuint(vd_capacity(d), ==, SECTORS);
@@ -163,7 +165,10 @@ static void test_negotiation(void)
         uint64_t add, remove;
         bool ok;
     } cases[] = {
-        { 0, 0, true }, { 0, VD_F_VERSION_1, false }, { 1ull << 40, 0, false }, { VD_F_RO, 0, false },
+        { 0, 0, true },
+        { 0, VD_F_VERSION_1, false },
+        { 1ull << 40, 0, false },
+        { VD_F_RO, 0, false },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -198,11 +203,13 @@ static void test_read_write(void)
     g_assert_cmpmem(data, MIB, expected, MIB);
 
     fill(expected, SECTORS / 2 * 512, MIB, 2);
-    g_assert_cmpuint(vd_request(&disk->d, disk->q, VD_OUT, SECTORS / 2, expected, NULL, MIB), ==, VD_OK);
+    g_assert_cmpuint(vd_request(&disk->d, disk->q, VD_OUT, SECTORS / 2, expected, NULL, MIB), ==,
+                     VD_OK);
     read_image(disk, SECTORS / 2 * 512, data, MIB);
     g_assert_cmpmem(data, MIB, expected, MIB);
     /* The last sector, and nothing at all. */
-    g_assert_cmpuint(vd_request(&disk->d, disk->q, VD_OUT, SECTORS - 1, expected, NULL, 512), ==, VD_OK);
+    g_assert_cmpuint(vd_request(&disk->d, disk->q, VD_OUT, SECTORS - 1, expected, NULL, 512), ==,
+                     VD_OK);
     read_image(disk, DISK_BYTES - 512, data, 512);
     g_assert_cmpmem(data, 512, expected, 512);
     g_assert_cmpuint(vd_request(&disk->d, disk->q, VD_OUT, SECTORS, NULL, NULL, 0), ==, VD_OK);
@@ -225,8 +232,8 @@ static void test_layout(void)
     qtest_memwrite(d->qts, m, header, 7);
     qtest_memwrite(d->qts, m + 0x101, header + 7, 9);
     VdBuffer in[] = {
-        { m, 7, false }, { m + 0x101, 9, false }, { m + 0x1001, 1, true }, { m + 0x2000, 510, true },
-        { m + 0x3003, 514, true },              /* the last byte is the status */
+        { m, 7, false },           { m + 0x101, 9, false },   { m + 0x1001, 1, true },
+        { m + 0x2000, 510, true }, { m + 0x3003, 514, true }, /* the last byte is the status */
     };
     vd_offer(d, disk->q, vd_chain(d, disk->q, in, G_N_ELEMENTS(in)));
     vd_kick(d, disk->q);
@@ -322,7 +329,10 @@ static void test_zeroes(uint32_t type)
     if (unmap_ok == VD_OK) {
         memset(expected + 6000 * 512, 0, 16 * 512);
     }
-    /* Wrong: a flag nobody knows, too long, past the end, not whole, too many, none; and nothing is done. */
+    /*
+     * Wrong: a flag nobody knows, too long, past the end, not whole, too many, none; and nothing is
+     * done.
+     */
     put_range(ranges, 0, 8, 2);
     g_assert_cmpuint(vd_request(&disk->d, disk->q, type, 0, ranges, NULL, 16), ==, VD_UNSUPP);
     put_range(ranges, 0, 4097, 0);
@@ -629,7 +639,10 @@ static void test_hostile(void)
     close_disk(disk);
 }
 
-/* Queues that cannot be are found when the driver says that it is ready, or when it makes them ready. */
+/*
+ * Queues that cannot be are found when the driver says that it is ready, or when it makes them
+ * ready.
+ */
 static void test_hostile_queues(void)
 {
     Disk *disk = open_disk(",queue-size=256");
@@ -697,8 +710,10 @@ static void test_hostile_log(void)
 
 /* ---- requests that fail ---- */
 
-#define BLKDEBUG_NODE "{\"driver\": \"blkdebug\", \"node-name\": \"n0\", \"image\": {\"driver\": \"file\", " \
-    "\"filename\": \"%%s\", \"discard\": \"unmap\"}, \"discard\": \"unmap\", \"inject-error\": [%s]}"
+#define BLKDEBUG_NODE                                                                            \
+    "{\"driver\": \"blkdebug\", \"node-name\": \"n0\", \"image\": {\"driver\": \"file\", "       \
+    "\"filename\": \"%%s\", \"discard\": \"unmap\"}, \"discard\": \"unmap\", \"inject-error\": " \
+    "[%s]}"
 
 /* A disk whose requests fail as @errors, JSON objects, say. */
 static Disk *open_failing(const char *errors, const char *device_args)
@@ -708,7 +723,8 @@ static Disk *open_failing(const char *errors, const char *device_args)
     return open_disk_on(node, device_args);
 }
 
-static void expect_io_error(Disk *disk, const char *operation, const char *action, const char *reason)
+static void expect_io_error(Disk *disk, const char *operation, const char *action,
+                            const char *reason)
 {
     struct json_object *event = qtest_qmp_eventwait_ref(disk->qts, "BLOCK_IO_ERROR");
     bool is_stop = !strcmp(action, "stop");
@@ -728,7 +744,8 @@ static void expect_io_error(Disk *disk, const char *operation, const char *actio
 
 static void expect_run_state(Disk *disk, const char *state)
 {
-    struct json_object *status = qtest_qmp_assert_success_ref(disk->qts, "{'execute': 'query-status'}");
+    struct json_object *status =
+        qtest_qmp_assert_success_ref(disk->qts, "{'execute': 'query-status'}");
 
     g_assert_cmpstr(qtest_get_str(status, "status"), ==, state);
     json_object_put(status);
@@ -756,7 +773,8 @@ static void one_error(const ErrorCase *c)
     Disk *disk = open_failing(rule, c->args);
     VirtioDriver *d = &disk->d;
     uint8_t data[4096] = { 0 };
-    bool has_range = c->type == VD_DISCARD || c->type == VD_WRITE_ZEROES, is_read = c->type == VD_IN;
+    bool has_range = c->type == VD_DISCARD || c->type == VD_WRITE_ZEROES,
+         is_read = c->type == VD_IN;
     uint32_t bytes = c->type == VD_FLUSH ? 0 : has_range ? 16 : sizeof(data);
     VdRequest r;
 
@@ -861,7 +879,8 @@ static void test_error_reset(void)
 /* Neighbours that were one request: only the one that is bad fails. */
 static void test_error_merged(void)
 {
-    Disk *disk = open_failing("{\"iotype\": \"write\", \"errno\": 5, \"sector\": 24}", ",werror=report");
+    Disk *disk =
+        open_failing("{\"iotype\": \"write\", \"errno\": 5, \"sector\": 24}", ",werror=report");
     VirtioDriver *d = &disk->d;
     VdRequest r[6];
     uint8_t data[4096], found[4096];
@@ -886,7 +905,8 @@ static void test_error_merged(void)
 /* ---- requests under way ---- */
 
 /* Two requests a second. */
-#define SLOW_NODE "{\"driver\": \"throttle\", \"node-name\": \"n0\", \"throttle-group\": \"tg\", \"file\": " \
+#define SLOW_NODE                                                                              \
+    "{\"driver\": \"throttle\", \"node-name\": \"n0\", \"throttle-group\": \"tg\", \"file\": " \
     "{\"driver\": \"file\", \"filename\": \"%s\"}}' -object 'throttle-group,id=tg,x-iops-total=2"
 
 static void put_under_way(Disk *disk, VdRequest *r, unsigned n)
@@ -983,8 +1003,10 @@ static void test_quit_under_way(void)
 
 static void resize(Disk *disk, uint64_t bytes)
 {
-    qtest_qmp_assert_success(disk->qts, "{'execute': 'block_resize', 'arguments': {'node-name': 'n0', "
-                             "'size': %" PRIu64 "}}", bytes);
+    qtest_qmp_assert_success(disk->qts,
+                             "{'execute': 'block_resize', 'arguments': {'node-name': 'n0', "
+                             "'size': %" PRIu64 "}}",
+                             bytes);
 }
 
 /* The guest is told of a new length, and can use it. */
@@ -1047,16 +1069,19 @@ static void test_drive(void)
     Disk disk = { .path = make_image() };
     uint8_t data[512] = { 0 };
 
-    disk.qts = qtest_initf("-m 64 -drive if=virtio,id=d0,file=%s,format=raw,werror=ignore", disk.path);
+    disk.qts =
+        qtest_initf("-m 64 -drive if=virtio,id=d0,file=%s,format=raw,werror=ignore", disk.path);
     vd_init(&disk.d, disk.qts, 0);
     disk.q = &disk.d.queues[0];
     vd_start(&disk.d, VD_F_PLAIN, 1, 0);
     check_works(&disk);
     qtest_quit(disk.qts);
 
-    disk.qts = qtest_initf("-m 64 -drive if=none,id=d0,driver=raw,file.driver=blkdebug,file.image.driver=file,"
-                           "file.image.filename=%s,file.inject-error.0.iotype=write,werror=ignore "
-                           "-device virtio-blk-device,id=vd,drive=d0", disk.path);
+    disk.qts = qtest_initf(
+        "-m 64 -drive if=none,id=d0,driver=raw,file.driver=blkdebug,file.image.driver=file,"
+        "file.image.filename=%s,file.inject-error.0.iotype=write,werror=ignore "
+        "-device virtio-blk-device,id=vd,drive=d0",
+        disk.path);
     vd_init(&disk.d, disk.qts, 0);
     vd_start(&disk.d, VD_F_PLAIN, 1, 0);
     g_assert_cmpuint(vd_request(&disk.d, disk.q, VD_OUT, 0, data, NULL, 512), ==, VD_OK);
@@ -1074,9 +1099,10 @@ static void refuse(const char *device_args, const char *message)
 {
     g_autofree char *path = make_image(), *args = NULL, *err = NULL;
 
-    args = g_strdup_printf("-display none -S -accel qtest -object iothread,id=io0 -blockdev '{\"driver\": "
-                           "\"file\", \"node-name\": \"n0\", \"filename\": \"%s\"}' %s", path,
-                           device_args);
+    args = g_strdup_printf(
+        "-display none -S -accel qtest -object iothread,id=io0 -blockdev '{\"driver\": "
+        "\"file\", \"node-name\": \"n0\", \"filename\": \"%s\"}' %s",
+        path, device_args);
     g_assert_cmpint(qtest_run(args, NULL, &err), ==, 1);
     if (!strstr(err, message)) {
         g_test_message("%s: %s", device_args, err);
@@ -1087,7 +1113,8 @@ static void refuse(const char *device_args, const char *message)
 static void test_refused(void)
 {
     refuse("-device virtio-blk-device", "drive property not set");
-    refuse("-device virtio-blk,drive=n1", "Property 'virtio-blk-device.drive' can't find value 'n1'");
+    refuse("-device virtio-blk,drive=n1",
+           "Property 'virtio-blk-device.drive' can't find value 'n1'");
     refuse("-device virtio-blk,drive=n0,iothread=io1",
            "Property 'virtio-blk-device.iothread' can't find value 'io1'");
     refuse("-device virtio-blk,drive=n0,num-queues=0", "num-queues must be 1 to 64, not 0");
@@ -1099,13 +1126,16 @@ static void test_refused(void)
     refuse("-device virtio-blk,drive=n0,logical_block_size=513", "must be powers of two from 512");
     refuse("-device virtio-blk,drive=n0,logical_block_size=4096",
            "logical_block_size must not be larger than physical_block_size");
-    refuse("-device virtio-blk,drive=n0,opt_io_size=100", "must be multiples of logical_block_size");
+    refuse("-device virtio-blk,drive=n0,opt_io_size=100",
+           "must be multiples of logical_block_size");
     refuse("-device virtio-blk,drive=n0,serial=123456789012345678901",
            "serial is longer than 20 characters");
     refuse("-device virtio-blk,drive=n0,werror=never", "werror cannot be 'never'");
     refuse("-device virtio-blk,drive=n0,rerror=enospc", "rerror cannot be 'enospc'");
-    refuse("-device virtio-blk,drive=n0,write-cache=maybe", "write-cache must be 'on', 'off' or 'auto'");
-    refuse("-device virtio-blk,drive=n0,bus=virtio-mmio-bus.24", "Bus 'virtio-mmio-bus.24' not found");
+    refuse("-device virtio-blk,drive=n0,write-cache=maybe",
+           "write-cache must be 'on', 'off' or 'auto'");
+    refuse("-device virtio-blk,drive=n0,bus=virtio-mmio-bus.24",
+           "Bus 'virtio-mmio-bus.24' not found");
     refuse("-device virtio-blk,drive=n0,bus=virtio-mmio-bus.1 "
            "-blockdev '{\"driver\": \"null-co\", \"node-name\": \"n2\"}' "
            "-device virtio-blk,drive=n2,bus=virtio-mmio-bus.1", "Bus 'virtio-mmio-bus.1' is full");
@@ -1116,7 +1146,8 @@ static void test_refused(void)
 /* Two devices may share a node when both say so. */
 static void test_share_rw(void)
 {
-    Disk *disk = open_disk(",share-rw=on -device virtio-blk,drive=n0,share-rw=on,bus=virtio-mmio-bus.8");
+    Disk *disk =
+        open_disk(",share-rw=on -device virtio-blk,drive=n0,share-rw=on,bus=virtio-mmio-bus.8");
     VirtioDriver second;
     uint8_t data[512], in[512];
 

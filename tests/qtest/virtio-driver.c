@@ -1,6 +1,6 @@
 /*
- * The driver. Descriptors are used one after the other, round and round: a test has fewer under way than
- * a queue has.
+ * The driver. Descriptors are used one after the other, round and round: a test has fewer under way
+ * than a queue has.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -112,8 +112,8 @@ void vd_start(VirtioDriver *d, uint64_t wanted, unsigned num_queues, unsigned nu
 
 /* ---- chains ---- */
 
-void vd_write_desc(VirtioDriver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t flags,
-                   uint16_t next)
+void vd_write_desc(VirtioDriver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len,
+                   uint16_t flags, uint16_t next)
 {
     uint8_t bytes[16];
 
@@ -215,8 +215,8 @@ void vd_wait_register(VirtioDriver *d, unsigned reg, uint32_t bits)
 
 /* ---- requests ---- */
 
-VdRequest vd_prepare(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector, const void *out_data,
-                     uint32_t bytes)
+VdRequest vd_prepare(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector,
+                     const void *out_data, uint32_t bytes)
 {
     VdRequest r = { .q = q, .header = vd_alloc(d, 4096), .bytes = bytes };
     uint8_t header[16] = { 0 };
@@ -247,8 +247,8 @@ uint8_t vd_status(VirtioDriver *d, const VdRequest *r)
     return qtest_readb(d->qts, r->status);
 }
 
-uint8_t vd_request(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector, const void *out_data,
-                   void *in, uint32_t bytes)
+uint8_t vd_request(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector,
+                   const void *out_data, void *in, uint32_t bytes)
 {
     uint64_t memory = d->next_memory;
     VdRequest r = vd_prepare(d, q, type, sector, out_data, bytes);

@@ -1,8 +1,9 @@
 /*
- * A virtio-blk driver for tests: registers by the qtest protocol, rings in guest memory that the test can
- * also spoil.
+ * A virtio-blk driver for tests: registers by the qtest protocol, rings in guest memory that the
+ * test can also spoil.
  *
- * Memory from VD_MEMORY on is the driver's, handed out in order. Waits are bounded as libqtest's are.
+ * Memory from VD_MEMORY on is the driver's, handed out in order. Waits are bounded as libqtest's
+ * are.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -81,18 +82,21 @@ uint64_t vd_capacity(VirtioDriver *d);
 /* The device in slot @slot of @qts; nothing is done to it yet. Interrupt lines are watched. */
 void vd_init(VirtioDriver *d, QTestState *qts, unsigned slot);
 /*
- * Reset and set up: features of @wanted that are offered, @num_queues queues of @num descriptors (0: as
- * many as there may be), DRIVER_OK.
+ * Reset and set up: features of @wanted that are offered, @num_queues queues of @num descriptors
+ * (0: as many as there may be), DRIVER_OK.
  */
 void vd_start(VirtioDriver *d, uint64_t wanted, unsigned num_queues, unsigned num);
 /* @size bytes of guest memory, a multiple of 4096 from a page on. */
 uint64_t vd_alloc(VirtioDriver *d, size_t size);
 
-/* Write a chain into descriptors; its head. vd_offer() puts it into the avail ring, vd_kick() tells. */
+/*
+ * Write a chain into descriptors; its head. vd_offer() puts it into the avail ring, vd_kick()
+ * tells.
+ */
 uint16_t vd_chain(VirtioDriver *d, VdQueue *q, const VdBuffer *buffers, unsigned n);
 uint16_t vd_chain_indirect(VirtioDriver *d, VdQueue *q, const VdBuffer *buffers, unsigned n);
-void vd_write_desc(VirtioDriver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len, uint16_t flags,
-                   uint16_t next);
+void vd_write_desc(VirtioDriver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len,
+                   uint16_t flags, uint16_t next);
 void vd_offer(VirtioDriver *d, VdQueue *q, uint16_t head);
 void vd_kick(VirtioDriver *d, VdQueue *q);
 
@@ -105,13 +109,16 @@ uint32_t vd_wait_irq(VirtioDriver *d);
 /* Wait until register @reg has all of @bits. */
 void vd_wait_register(VirtioDriver *d, unsigned reg, uint32_t bits);
 
-/* A request of the usual three buffers; @out_data: what the device reads, or NULL. Offered, not told. */
-VdRequest vd_prepare(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector, const void *out_data,
-                     uint32_t bytes);
+/*
+ * A request of the usual three buffers; @out_data: what the device reads, or NULL. Offered, not
+ * told.
+ */
+VdRequest vd_prepare(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector,
+                     const void *out_data, uint32_t bytes);
 /* Its status byte; VD_NOTHING when it has none yet. */
 uint8_t vd_status(VirtioDriver *d, const VdRequest *r);
 /* Begin it and wait for its end; its status. @in: where read data goes, or NULL. */
-uint8_t vd_request(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector, const void *out_data,
-                   void *in, uint32_t bytes);
+uint8_t vd_request(VirtioDriver *d, VdQueue *q, uint32_t type, uint64_t sector,
+                   const void *out_data, void *in, uint32_t bytes);
 
 #endif

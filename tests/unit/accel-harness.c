@@ -1,7 +1,7 @@
 /*
- * The cases common to accelerators that run code: state that goes in comes out, code runs and reaches
- * ports and memory, a storm of kicks and pauses loses and repeats nothing, and a dirty tracker tells
- * exactly the pages that were written.
+ * The cases common to accelerators that run code: state that goes in comes out, code runs and
+ * reaches ports and memory, a storm of kicks and pauses loses and repeats nothing, and a dirty
+ * tracker tells exactly the pages that were written.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * A small machine around a real accelerator, and the cases that every accelerator that runs code must
- * pass. Guests are a few bytes of 64-bit code in ring 3 with IOPL 3, in an identity map of the first
- * GiB; they talk to the test by ports.
+ * A small machine around a real accelerator, and the cases that every accelerator that runs code
+ * must pass. Guests are a few bytes of 64-bit code in ring 3 with IOPL 3, in an identity map of the
+ * first GiB; they talk to the test by ports.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -24,8 +24,8 @@
 extern RAMBlock *harness_low, *harness_high;
 
 /*
- * Create the machine with @cpus vCPUs that stand. Returns false when the accelerator cannot work here;
- * the reason is given to g_test_skip() of every case.
+ * Create the machine with @cpus vCPUs that stand. Returns false when the accelerator cannot work
+ * here; the reason is given to g_test_skip() of every case.
  */
 bool harness_create(const AccelClass *klass, unsigned cpus);
 void harness_destroy(void);

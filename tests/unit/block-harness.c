@@ -43,7 +43,10 @@ void block_harness_clean_up(void)
     test_dir = NULL;
 }
 
-/* Nodes --------------------------------------------------------------------------------------------------- */
+/*
+ * Nodes
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static BlockdevOptions *parse_options(const char *fmt, va_list args)
 {
@@ -108,7 +111,10 @@ void expect_no_open(const char *pattern, const char *fmt, ...)
     expect_error(err, pattern);
 }
 
-/* Content ------------------------------------------------------------------------------------------------- */
+/*
+ * Content
+ * -------------------------------------------------------------------------------------------------
+ */
 
 uint8_t pattern_byte(uint64_t offset, unsigned seed)
 {
@@ -128,7 +134,8 @@ void check_pattern(const void *buf, uint64_t offset, size_t bytes, unsigned seed
         uint8_t is = ((const uint8_t *)buf)[i];
 
         if (is != pattern_byte(offset + i, seed)) {
-            g_error("byte %" PRIu64 " is %u, not %u", offset + i, is, pattern_byte(offset + i, seed));
+            g_error("byte %" PRIu64 " is %u, not %u", offset + i, is,
+                    pattern_byte(offset + i, seed));
         }
     }
 }

@@ -1,6 +1,6 @@
 /*
- * Devices are made by the very text that the command line takes, and their state goes through the real
- * vmstate code into memory and back.
+ * Devices are made by the very text that the command line takes, and their state goes through the
+ * real vmstate code into memory and back.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

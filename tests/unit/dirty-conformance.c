@@ -62,7 +62,8 @@ static RAMBlock *make_block(const Kind *kind, unsigned index)
 {
     RAMBacking backing = { .kind = kind->kind, .share = kind->share, .path = kind->dir,
                            .merge = true, .dump = true };
-    RAMBlock *block = ram_block_new(kind->name, (uint64_t)kind->pages * PAGE, &backing, &error_abort);
+    RAMBlock *block =
+        ram_block_new(kind->name, (uint64_t)kind->pages * PAGE, &backing, &error_abort);
 
     memory_map_ram(kind->name, BASE + index * STRIDE, block, 0, block->used_length, false,
                    &error_abort);
@@ -523,7 +524,8 @@ static void case_stress(const Case *test, RAMBlock *unused)
         compare_all(&stress);
         release_writers(&stress);
         syncs += SYNCS_PER_ROUND + 1;
-    } while (g_get_monotonic_time() < deadline || !__atomic_load_n(&stress.writes, __ATOMIC_RELAXED));
+    } while (g_get_monotonic_time() < deadline ||
+             !__atomic_load_n(&stress.writes, __ATOMIC_RELAXED));
     __atomic_store_n(&stress.quit, 1, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++) {
         g_thread_join(threads[i]);

@@ -272,7 +272,9 @@ void ram_harness_set_stream(RamHarness *h, const uint8_t *data, size_t len)
     qio_channel_write_all(h->main, data, len, &error_abort);
 }
 
-/* Memory ---------------------------------------------------------------------------------------- */
+/*
+ * Memory ----------------------------------------------------------------------------------------
+ */
 
 struct RamSnapshot {
     GPtrArray *contents;
@@ -404,7 +406,9 @@ uint64_t ram_populated_pages(void)
     return pages;
 }
 
-/* Writers --------------------------------------------------------------------------------------- */
+/*
+ * Writers ---------------------------------------------------------------------------------------
+ */
 
 struct RamWriters {
     GPtrArray *threads;

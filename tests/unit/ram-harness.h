@@ -1,7 +1,7 @@
 /*
- * RAM through a migration without a machine: blocks, guests (threads that write them), and the calls
- * that the migration core makes. It stands in for what RAM asks of the rest of a migration: the
- * channels beside the main one, the live parameters, the vCPU throttle.
+ * RAM through a migration without a machine: blocks, guests (threads that write them), and the
+ * calls that the migration core makes. It stands in for what RAM asks of the rest of a migration:
+ * the channels beside the main one, the live parameters, the vCPU throttle.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,6 @@
 /*
- * Asynchronous I/O: one table of cases, run over every engine, buffered and direct, in the main context
- * and in an iothread.
+ * Asynchronous I/O: one table of cases, run over every engine, buffered and direct, in the main
+ * context and in an iothread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -101,7 +101,9 @@ static void make_file(Fixture *f, uint64_t bytes)
     close(fd);
 }
 
-/* The cases ------------------------------------------------------------------------------------- */
+/*
+ * The cases -------------------------------------------------------------------------------------
+ */
 
 static void coroutine_fn case_write_read(Fixture *f)
 {
@@ -251,7 +253,12 @@ static void coroutine_fn case_fsync(Fixture *f)
     uint8_t *buf = alloc(BLOCK);
     struct iovec iov = { .iov_base = buf, .iov_len = BLOCK };
     AioRequest fua = {
-        .op = AIO_OP_WRITE, .fd = f->fd, .fua = true, .offset = 9 * BLOCK, .bytes = BLOCK, .iov = &iov,
+        .op = AIO_OP_WRITE,
+        .fd = f->fd,
+        .fua = true,
+        .offset = 9 * BLOCK,
+        .bytes = BLOCK,
+        .iov = &iov,
         .niov = 1,
     };
 
@@ -379,7 +386,9 @@ static const struct {
     { "sequence", case_sequence },
 };
 
-/* Running them ---------------------------------------------------------------------------------- */
+/*
+ * Running them ----------------------------------------------------------------------------------
+ */
 
 typedef struct Case {
     unsigned index;

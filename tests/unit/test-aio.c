@@ -27,7 +27,8 @@ static void drain(void)
 
 static void make_pair(int pair[2])
 {
-    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), ==, 0);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), ==,
+                    0);
 }
 
 static void send_byte(int fd)
@@ -53,7 +54,9 @@ static int flag_of(int *flag)
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
 }
 
-/* Calls for later ------------------------------------------------------------------------------- */
+/*
+ * Calls for later -------------------------------------------------------------------------------
+ */
 
 static GString *trace;
 
@@ -106,7 +109,9 @@ static void test_nested_calls(void)
     g_string_free(trace, TRUE);
 }
 
-/* Timers ---------------------------------------------------------------------------------------- */
+/*
+ * Timers ----------------------------------------------------------------------------------------
+ */
 
 typedef struct Tick {
     AioTimer *timer;
@@ -185,7 +190,9 @@ static void test_timers_glib(void)
     aio_timer_free(tick.timer);
 }
 
-/* Descriptors ----------------------------------------------------------------------------------- */
+/*
+ * Descriptors -----------------------------------------------------------------------------------
+ */
 
 typedef struct End {
     int fd, reads, writes;
@@ -328,7 +335,9 @@ static void test_glib(void)
     close(pair[1]);
 }
 
-/* Coroutines that wait for descriptors ---------------------------------------------------------- */
+/*
+ * Coroutines that wait for descriptors ----------------------------------------------------------
+ */
 
 typedef struct Pipe {
     int fd;
@@ -460,7 +469,9 @@ static void test_wait_file(void)
     close(p.fd);
 }
 
-/* Coroutines and contexts ----------------------------------------------------------------------- */
+/*
+ * Coroutines and contexts -----------------------------------------------------------------------
+ */
 
 typedef struct Sleep {
     int64_t ns;
@@ -600,8 +611,8 @@ static void test_wander(void)
 }
 
 /*
- * The classical race: a coroutine lets another thread wake it, which does so while the coroutine is on
- * its way into the yield.
+ * The classical race: a coroutine lets another thread wake it, which does so while the coroutine is
+ * on its way into the yield.
  */
 typedef struct Echo {
     AioContext *waker;
@@ -627,7 +638,8 @@ static void coroutine_fn echo(void *opaque)
 
 static void test_wake_race(void)
 {
-    IOThread *a = iothread_new("a", 50000, &error_abort), *b = iothread_new("b", 50000, &error_abort);
+    IOThread *a = iothread_new("a", 50000, &error_abort),
+             *b = iothread_new("b", 50000, &error_abort);
     Echo e1 = { .waker = iothread_context(b), .rounds = 20000 };
     Echo e2 = { .waker = iothread_context(a), .rounds = 20000 };
     Echo e3 = { .waker = iothread_context(a), .rounds = 5000 };
@@ -710,7 +722,9 @@ static void test_storm(void)
     iothread_free(spinner);
 }
 
-/* The main context's home moves with a lock, while the main thread sleeps in GLib's poll -------- */
+/*
+ * The main context's home moves with a lock, while the main thread sleeps in GLib's poll --------
+ */
 
 static pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
 static __thread bool big_lock_mine;
@@ -752,7 +766,10 @@ static void on_guest_timer(void *opaque)
     (*(int *)opaque)++;
 }
 
-/* Like a vCPU: takes the lock now and then, waits for an iothread, arms timers, leaves calls behind. */
+/*
+ * Like a vCPU: takes the lock now and then, waits for an iothread, arms timers, leaves calls
+ * behind.
+ */
 static void *guest_thread(void *opaque)
 {
     Guest *g = opaque;
@@ -811,7 +828,9 @@ static void test_moving_home(void)
     iothread_free(g.iothread);
 }
 
-/* A context of its own, by hand ------------------------------------------------------------------ */
+/*
+ * A context of its own, by hand ------------------------------------------------------------------
+ */
 
 static void test_own_context(void)
 {

@@ -1,9 +1,9 @@
 /*
- * The drivers file and host_device: one table of cases over the engines, cached and direct; locks against
- * other descriptors, processes and QEMU's programs; opening anew; making files.
+ * The drivers file and host_device: one table of cases over the engines, cached and direct; locks
+ * against other descriptors, processes and QEMU's programs; opening anew; making files.
  *
- * Started with --hold FILE PERMISSIONS SHARED the program is the other process: it opens the file with
- * these permissions, says so, and holds it until its input ends.
+ * Started with --hold FILE PERMISSIONS SHARED the program is the other process: it opens the file
+ * with these permissions, says so, and holds it until its input ends.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -31,7 +31,10 @@
 
 #define FILE_BYTES (8 * 1024 * 1024)
 
-/* Cases for every engine ---------------------------------------------------------------------------------- */
+/*
+ * Cases for every engine
+ * ----------------------------------------------------------------------------------
+ */
 
 typedef struct Variant {
     const char *aio;
@@ -134,7 +137,8 @@ static void case_zeroes(const Variant *v)
     }
     /* What may be unmapped is: the file takes less space, and says that nothing is there. */
     g_assert_cmpint(stat(path, &before), ==, 0);
-    g_assert_cmpint(blk_pwrite_zeroes(blk, 4 * 1024 * 1024, 1024 * 1024, BDRV_REQ_MAY_UNMAP), ==, 0);
+    g_assert_cmpint(blk_pwrite_zeroes(blk, 4 * 1024 * 1024, 1024 * 1024, BDRV_REQ_MAY_UNMAP), ==,
+                    0);
     g_assert_cmpint(stat(path, &after), ==, 0);
     g_assert_cmpint(after.st_blocks, <, before.st_blocks);
     g_assert_true(status_at(blk, 4 * 1024 * 1024, FILE_BYTES / 2, &n) & BDRV_BLOCK_ZERO);
@@ -284,8 +288,8 @@ static void case_fua_flush(const Variant *v)
 }
 
 /*
- * A length that no sector fits: the tail can be read and written. What is written past the cache goes into
- * the file in whole sectors; the disk does not get longer by that.
+ * A length that no sector fits: the tail can be read and written. What is written past the cache
+ * goes into the file in whole sectors; the disk does not get longer by that.
  */
 static void case_odd_length(const Variant *v)
 {
@@ -319,7 +323,8 @@ static void coroutine_fn many_entry(void *opaque)
     g_autofree uint8_t *buf = g_malloc(65536);
 
     fill_pattern(buf, offset, 65536, 5);
-    g_assert_cmpint(blk_co_pwrite(c->blk, offset, 65536, buf, c->index % 7 ? 0 : BDRV_REQ_FUA), ==, 0);
+    g_assert_cmpint(blk_co_pwrite(c->blk, offset, 65536, buf, c->index % 7 ? 0 : BDRV_REQ_FUA), ==,
+                    0);
     memset(buf, 0, 65536);
     g_assert_cmpint(blk_co_pread(c->blk, offset, 65536, buf, 0), ==, 0);
     check_pattern(buf, offset, 65536, 5);
@@ -368,8 +373,8 @@ static int reopen(BlockBackend *blk, bool read_only, bool direct, const char *ex
     BlockDriverState *bs = blk_bs(blk);
     FileState *s = bs->opaque;
     g_autoptr(BlockdevOptions) opts = node_options(
-        "{'driver': 'file', 'filename': '%s', 'read-only': %s, 'cache': {'direct': %s}%s}", s->filename,
-        read_only ? "true" : "false", direct ? "true" : "false", extra);
+        "{'driver': 'file', 'filename': '%s', 'read-only': %s, 'cache': {'direct': %s}%s}",
+        s->filename, read_only ? "true" : "false", direct ? "true" : "false", extra);
     BdrvReopenState state = {
         .bs = bs, .options = opts, .read_only = read_only, .cache_direct = direct,
     };
@@ -418,7 +423,8 @@ static void case_reopen(const Variant *v)
     expect_access(blk, O_RDWR | (direct ^ O_DIRECT));
     g_assert_cmpint(blk_get_request_alignment(blk) > 1, ==, !v->direct);
     expect_pattern(blk, 0, FILE_BYTES, 1);
-    g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, 0, &error_abort), ==, 0);
+    g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, 0, &error_abort),
+                    ==, 0);
     write_pattern(blk, 3, 9999, 4);
     g_assert_cmpint(reopen(blk, false, v->direct, ", 'aio': 'threads'", true, &error_abort), ==, 0);
     expect_pattern(blk, 3, 9999, 4);
@@ -431,7 +437,10 @@ static void case_reopen(const Variant *v)
     blk_unref(blk);
 }
 
-/* Locks ----------------------------------------------------------------------------------------------------- */
+/*
+ * Locks
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* Which bytes somebody else's lock would find locked: bits 0-3 from 100 on, 4-7 from 200 on. */
 static unsigned lock_bits_by(const char *path, int access)
@@ -442,7 +451,10 @@ static unsigned lock_bits_by(const char *path, int access)
     g_assert_cmpint(fd, >=, 0);
     for (int i = 0; i < 8; i++) {
         struct flock fl = {
-            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (i < 4 ? 100 : 200 - 4) + i, .l_len = 1,
+            .l_type = F_WRLCK,
+            .l_whence = SEEK_SET,
+            .l_start = (i < 4 ? 100 : 200 - 4) + i,
+            .l_len = 1,
         };
 
         g_assert_cmpint(fcntl(fd, F_OFD_GETLK, &fl), ==, 0);
@@ -463,7 +475,8 @@ static void case_lock_bytes(const Variant *v)
     BlockBackend *blk = open_variant(v, path);
 
     g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
-                                 BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED, &error_abort), ==, 0);
+                                 BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE_UNCHANGED, &error_abort),
+                    ==, 0);
     g_assert_cmphex(lock_bits(path), ==, 0xa3);
     g_assert_cmpint(blk_set_perm(blk, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort), ==, 0);
     g_assert_cmphex(lock_bits(path), ==, 0x01);
@@ -477,7 +490,10 @@ static void case_lock_bytes(const Variant *v)
     g_assert_cmphex(lock_bits(path), ==, 0);
 }
 
-/* The table ------------------------------------------------------------------------------------------------ */
+/*
+ * The table
+ * ------------------------------------------------------------------------------------------------
+ */
 
 typedef struct Case {
     const char *name;
@@ -518,15 +534,19 @@ static void run_case(const void *data)
     r->c->run(r->v);
 }
 
-/* Processes ------------------------------------------------------------------------------------------------- */
+/*
+ * Processes
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static const char *program;
 
 /* The other process. */
 static int hold(const char *path, uint64_t perm, uint64_t shared)
 {
-    g_autoptr(BlockdevOptions) opts = node_options("{'driver': 'file', 'filename': '%s', 'read-only': %s}",
-                                                   path, perm & BLK_PERM_WRITE ? "false" : "true");
+    g_autoptr(BlockdevOptions) opts =
+        node_options("{'driver': 'file', 'filename': '%s', 'read-only': %s}", path,
+                     perm & BLK_PERM_WRITE ? "false" : "true");
     BlockDriverState *bs = bdrv_open(opts, &error_abort);
     Error *err = NULL;
     BlockBackend *blk = blk_new_with_bs(bs, perm, shared, &err);
@@ -561,8 +581,8 @@ static char *holder_start(Holder *h, const char *path, unsigned perm, unsigned s
     char line[1024];
     int out;
 
-    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &h->pid,
-                             &h->in, &out, NULL, &err);
+    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL,
+                             &h->pid, &h->in, &out, NULL, &err);
     g_assert_no_error(err);
     h->out = fdopen(out, "r");
     g_assert_nonnull(fgets(line, sizeof(line), h->out));
@@ -582,8 +602,8 @@ static void test_two_processes(void)
     const uint64_t read_write = BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE;
     g_autofree char *said = NULL, *said2 = NULL, *expect = NULL, *expect2 = NULL, *unshared = NULL;
     g_autoptr(BlockdevOptions) opts = node_options("{'driver': 'file', 'filename': '%s'}", path);
-    g_autoptr(BlockdevOptions) off = node_options("{'driver': 'file', 'filename': '%s', 'locking': 'off'}",
-                                                  path);
+    g_autoptr(BlockdevOptions) off =
+        node_options("{'driver': 'file', 'filename': '%s', 'locking': 'off'}", path);
     Error *err = NULL;
     BlockDriverState *bs;
     BlockBackend *blk;
@@ -592,14 +612,18 @@ static void test_two_processes(void)
     /* They write, and share reading. */
     said = holder_start(&h, path, read_write, BLK_PERM_CONSISTENT_READ);
     g_assert_cmpstr(said, ==, "holding");
-    expect = g_strdup_printf("Failed to get \"write\" lock on '%s': process %d (test-block-file) does not "
-                             "share it", path, h.pid);
+    expect = g_strdup_printf(
+        "Failed to get \"write\" lock on '%s': process %d (test-block-file) does not "
+        "share it",
+        path, h.pid);
     bs = bdrv_open(opts, &error_abort);
     g_assert_null(blk_new_with_bs(bs, read_write, BLK_PERM_ALL, &err));
     expect_error(err, expect);
     err = NULL;
-    expect2 = g_strdup_printf("Failed to get shared \"write\" lock on '%s': process %d (test-block-file) is "
-                              "using it", path, h.pid);
+    expect2 = g_strdup_printf(
+        "Failed to get shared \"write\" lock on '%s': process %d (test-block-file) is "
+        "using it",
+        path, h.pid);
     g_assert_null(blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_CONSISTENT_READ, &err));
     expect_error(err, expect2);
     /* What both allow goes. */
@@ -627,8 +651,8 @@ static void test_refused_keeps(void)
 {
     g_autofree char *path = make_file("keeps", FILE_BYTES, 1);
     BlockBackend *a = blk_from("{'driver': 'file', 'filename': '%s'}", path), *b;
-    g_autoptr(BlockdevOptions) ro = node_options("{'driver': 'file', 'filename': '%s', 'read-only': true}",
-                                                 path);
+    g_autoptr(BlockdevOptions) ro =
+        node_options("{'driver': 'file', 'filename': '%s', 'read-only': true}", path);
     Error *err = NULL;
 
     g_assert_cmpint(blk_set_perm(a, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort), ==, 0);
@@ -638,8 +662,9 @@ static void test_refused_keeps(void)
     g_assert_cmphex(lock_bits(path), ==, 0x21);
     g_assert_cmpint(blk_set_perm(a, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
                                  0, &err), <, 0);
-    expect_error(err, "Failed to get shared \"consistent read\" lock on '*': another node of this process "
-                 "is using it");
+    expect_error(
+        err, "Failed to get shared \"consistent read\" lock on '*': another node of this process "
+             "is using it");
     g_assert_cmphex(lock_bits(path), ==, 0x21);
     blk_unref(b);
     g_assert_cmphex(lock_bits(path), ==, 0x01);
@@ -652,8 +677,8 @@ static int run_program(char **message, const char *const *argv)
     g_autoptr(GError) err = NULL;
     int status;
 
-    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL,
-                 NULL, message, &status, &err);
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL,
+                 NULL, NULL, message, &status, &err);
     g_assert_no_error(err);
     return WEXITSTATUS(status);
 }
@@ -710,16 +735,17 @@ static void test_qemu_first(void)
     if (!have_program("qemu-io")) {
         return;
     }
-    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
-                             NULL, NULL, &pid, &in, &out, NULL, &err);
+    g_spawn_async_with_pipes(NULL, (char **)argv, NULL,
+                             G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, &in,
+                             &out, NULL, &err);
     g_assert_no_error(err);
     /* Its prompt comes when the image is open. */
     g_assert_cmpint(read(out, &c, 1), ==, 1);
-    expect = g_strdup_printf("Failed to get shared \"write\" lock on '%s': process %d (qemu-io) is using it",
-                             path, pid);
+    expect = g_strdup_printf(
+        "Failed to get shared \"write\" lock on '%s': process %d (qemu-io) is using it", path, pid);
     expect_no_open(expect, "{'driver': 'file', 'filename': '%s'}", path);
-    blk_unref(blk_from("{'driver': 'file', 'filename': '%s', 'read-only': true, 'force-share': true}",
-                       path));
+    blk_unref(blk_from(
+        "{'driver': 'file', 'filename': '%s', 'read-only': true, 'force-share': true}", path));
     close(in);
     while (read(out, &c, 1) > 0) {
     }
@@ -728,7 +754,10 @@ static void test_qemu_first(void)
     blk_unref(blk_from("{'driver': 'file', 'filename': '%s'}", path));
 }
 
-/* Opening --------------------------------------------------------------------------------------------------- */
+/*
+ * Opening
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* A program that runs cannot be opened for writing, by root either. */
 static void test_auto_read_only(void)
@@ -744,9 +773,10 @@ static void test_auto_read_only(void)
     GPid pid;
 
     g_assert_cmpint(run_program(NULL, cp), ==, 0);
-    g_assert_true(g_spawn_async(NULL, (char **)run, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid,
-                                NULL));
-    expect_no_open("Could not open '*': Text file busy", "{'driver': 'file', 'filename': '%s'}", path);
+    g_assert_true(
+        g_spawn_async(NULL, (char **)run, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, NULL));
+    expect_no_open("Could not open '*': Text file busy", "{'driver': 'file', 'filename': '%s'}",
+                   path);
     bs = bdrv_open(opts, &error_abort);
     g_assert_true(bdrv_is_read_only(bs));
     blk = blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ, BLK_PERM_ALL, &error_abort);
@@ -847,7 +877,8 @@ static void test_alignment(void)
     align = state_of(blk)->align;
     void *mem = NULL;
     g_assert_cmpint(posix_memalign(&mem, 4096, 8192), ==, 0);
-    g_assert_cmpint(pread(fd, (char *)mem + align.memory, align.request, align.request), ==, align.request);
+    g_assert_cmpint(pread(fd, (char *)mem + align.memory, align.request, align.request), ==,
+                    align.request);
     free(mem);
     blk_unref(blk);
     fd = open(empty, O_RDWR | O_DIRECT | O_CLOEXEC);
@@ -870,7 +901,10 @@ static void test_info(void)
     blk_unref(blk);
 }
 
-/* Making files ------------------------------------------------------------------------------------------------ */
+/*
+ * Making files
+ * ------------------------------------------------------------------------------------------------
+ */
 
 typedef struct CreateCall {
     const char *name;
@@ -939,20 +973,25 @@ static void test_create(void)
     blk_unref(blk);
 
     create_fails("Could not create '*': invalid parameter 'compat'", path, 4096, "compat", "1.1");
-    create_fails("Could not create '*': preallocation: invalid parameter value: some", path, 4096, NULL,
-                 "some");
-    create_fails("Could not create '*': preallocation mode 'metadata'*", path, 4096, NULL, "metadata");
-    create_fails("Could not create '*': a length of * bytes is too large", path, UINT64_MAX, NULL, NULL);
+    create_fails("Could not create '*': preallocation: invalid parameter value: some", path, 4096,
+                 NULL, "some");
+    create_fails("Could not create '*': preallocation mode 'metadata'*", path, 4096, NULL,
+                 "metadata");
+    create_fails("Could not create '*': a length of * bytes is too large", path, UINT64_MAX, NULL,
+                 NULL);
     create_fails("Could not open '/nonexistent/x': *", "/nonexistent/x", 4096, NULL, NULL);
-    create_fails("Could not create 'nbd:unix:/x': the driver 'nbd' does not make images", "nbd:unix:/x",
-                 4096, NULL, NULL);
+    create_fails("Could not create 'nbd:unix:/x': the driver 'nbd' does not make images",
+                 "nbd:unix:/x", 4096, NULL, NULL);
     /* A file that could not be allocated is not left behind. */
     g_assert_cmpint(unlink(path), ==, 0);
     create_fails("Could not create '*': Could not *", path, INT64_MAX / 4, NULL, "falloc");
     g_assert_cmpint(access(path, F_OK), <, 0);
 }
 
-/* Devices ---------------------------------------------------------------------------------------------------- */
+/*
+ * Devices
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* A loop device on the file, or NULL, the test being skipped. */
 static char *attach_loop(const char *path)
@@ -962,8 +1001,9 @@ static char *attach_loop(const char *path)
     int status = -1;
 
     if (geteuid() != 0 ||
-        !g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                      &device, NULL, &status, NULL) || status != 0) {
+        !g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL,
+                      NULL, NULL, &device, NULL, &status, NULL) ||
+        status != 0) {
         g_test_skip("no loop device can be made");
         g_free(device);
         return NULL;
@@ -1011,8 +1051,8 @@ static void test_host_device(void)
     }
     use_device(device, false);
     use_device(device, true);
-    create_fails("Could not create '*': the device has 8388608 bytes, 9000000 are needed", device, 9000000,
-                 NULL, NULL);
+    create_fails("Could not create '*': the device has 8388608 bytes, 9000000 are needed", device,
+                 9000000, NULL, NULL);
     create_ok(device, 1048576, NULL);
     blk = blk_from("{'driver': 'host_device', 'filename': '%s'}", device);
     expect_zeroes(blk, 0, 512);
@@ -1035,8 +1075,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(variants); i++) {
         for (size_t j = 0; j < G_N_ELEMENTS(cases); j++) {
             const Variant *v = &variants[i];
-            g_autofree char *name = g_strdup_printf("/file/%s-%s/%s", v->aio, v->direct ? "direct" : "cached",
-                                                    cases[j].name);
+            g_autofree char *name = g_strdup_printf("/file/%s-%s/%s", v->aio,
+                                                    v->direct ? "direct" : "cached", cases[j].name);
             Run *run = g_new(Run, 1);
 
             *run = (Run){ .c = &cases[j], .v = v };

@@ -18,7 +18,10 @@
 #define FILE_BYTES (1024 * 1024)
 #define MS INT64_C(1000000)
 
-/* raw ------------------------------------------------------------------------------------------------------- */
+/*
+ * raw
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void test_raw_plain(void)
 {
@@ -37,8 +40,9 @@ static void test_raw_plain(void)
     g_assert_cmpint(blk_pwrite_zeroes(blk, 131072, 65536, BDRV_REQ_MAY_UNMAP), ==, 0);
     g_assert_cmpint(blk_pdiscard(blk, 262144, 65536), ==, 0);
     expect_zeroes(blk, 262144, 65536);
-    g_assert_true(blk_block_status_above(blk, NULL, 131072, FILE_BYTES - 131072, &n, &map, &file, NULL) &
-                  BDRV_BLOCK_ZERO);
+    g_assert_true(
+        blk_block_status_above(blk, NULL, 131072, FILE_BYTES - 131072, &n, &map, &file, NULL) &
+        BDRV_BLOCK_ZERO);
     g_assert_cmpint(n, ==, 65536);
     g_assert_cmpint(map, ==, 131072);
     g_assert_true(file == bdrv_primary_bs(blk_bs(blk)));
@@ -51,8 +55,11 @@ static void test_raw_plain(void)
 static void test_raw_window(void)
 {
     g_autofree char *path = make_file("window", FILE_BYTES, 1);
-    BlockBackend *blk = blk_from("{'driver': 'raw', 'offset': 100000, 'size': 50000, 'discard': 'unmap', "
-                                 "'file': {'driver': 'file', 'filename': '%s'}}", path), *whole;
+    BlockBackend *blk = blk_from(
+                     "{'driver': 'raw', 'offset': 100000, 'size': 50000, 'discard': 'unmap', "
+                     "'file': {'driver': 'file', 'filename': '%s'}}",
+                     path),
+                 *whole;
     g_autofree uint8_t *buf = g_malloc(50000);
     Error *err = NULL;
     int64_t n, map;
@@ -65,7 +72,8 @@ static void test_raw_window(void)
     g_assert_cmpint(blk_pwrite(blk, 49990, 11, buf, 0), ==, -EIO);
     g_assert_cmpint(blk_pread(blk, 50000, 1, buf, 0), ==, -EIO);
     g_assert_cmpint(blk_pwrite_zeroes(blk, 20000, 10000, BDRV_REQ_MAY_UNMAP), ==, 0);
-    g_assert_true(blk_block_status_above(blk, NULL, 10, 49990, &n, &map, NULL, NULL) & BDRV_BLOCK_DATA);
+    g_assert_true(blk_block_status_above(blk, NULL, 10, 49990, &n, &map, NULL, NULL) &
+                  BDRV_BLOCK_DATA);
     g_assert_cmpint(map, ==, 100010);
     g_assert_cmpint(blk_truncate(blk, 60000, true, PREALLOC_MODE_OFF, 0, &err), <, 0);
     expect_error(err, "Cannot resize a raw node of fixed size");
@@ -102,8 +110,9 @@ static void test_raw_refused(void)
 {
     g_autofree char *path = make_file("refused", 1000, 1);
 
-    expect_no_open("Offset (1001) cannot be greater than the length of the containing file (1000)",
-                   "{'driver': 'raw', 'offset': 1001, 'file': {'driver': 'file', 'filename': '%s'}}", path);
+    expect_no_open(
+        "Offset (1001) cannot be greater than the length of the containing file (1000)",
+        "{'driver': 'raw', 'offset': 1001, 'file': {'driver': 'file', 'filename': '%s'}}", path);
     expect_no_open("The sum of offset (500) and size (501) has to be smaller or equal*",
                    "{'driver': 'raw', 'offset': 500, 'size': 501, 'file': {'driver': 'file', "
                    "'filename': '%s'}}", path);
@@ -112,7 +121,10 @@ static void test_raw_refused(void)
                    "{'driver': 'file', 'filename': '%s'}}", path);
 }
 
-/* null-co ---------------------------------------------------------------------------------------------------- */
+/*
+ * null-co
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void test_null(void)
 {
@@ -128,7 +140,8 @@ static void test_null(void)
     g_assert_true(status_at(blk, 0, 4096, &n) & BDRV_BLOCK_DATA);
     blk_unref(blk);
 
-    blk = blk_from("{'driver': 'null-co', 'size': 5000, 'read-zeroes': true, 'latency-ns': 20000000}");
+    blk = blk_from(
+        "{'driver': 'null-co', 'size': 5000, 'read-zeroes': true, 'latency-ns': 20000000}");
     g_assert_cmpint(blk_getlength(blk), ==, 5000);
     int64_t start = aio_clock_ns();
     expect_zeroes(blk, 900, 4100);
@@ -143,7 +156,10 @@ static void test_null(void)
                    "{'driver': 'null-co', 'size': 18446744073709551615}");
 }
 
-/* blkdebug --------------------------------------------------------------------------------------------------- */
+/*
+ * blkdebug
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static BlockBackend *debug_from(const char *extra)
 {
@@ -182,8 +198,9 @@ static void test_blkdebug_types(void)
     g_assert_cmpint(write_at(blk, 0, 4096), ==, -EIO);
     g_assert_cmpint(blk_pwrite_zeroes(blk, 0, 4096, 0), ==, -EIO);
     g_assert_cmpint(blk_pdiscard(blk, 0, 4096), ==, -EIO);
-    g_assert_cmpint(blk_block_status_above(blk, NULL, 0, 4096, &n, NULL, NULL, NULL) & BDRV_BLOCK_ZERO, ==,
-                    BDRV_BLOCK_ZERO);
+    g_assert_cmpint(blk_block_status_above(blk, NULL, 0, 4096, &n, NULL, NULL, NULL) &
+                        BDRV_BLOCK_ZERO,
+                    ==, BDRV_BLOCK_ZERO);
     blk_unref(blk);
 
     blk = debug_from("'inject-error': [{'iotype': 'block-status', 'errno': 5},"
@@ -218,10 +235,12 @@ static void test_blkdebug_counts(void)
 static void test_blkdebug_limits(void)
 {
     g_autofree char *path = make_file("limits", FILE_BYTES, 1);
-    BlockBackend *blk = blk_from("{'driver': 'blkdebug', 'discard': 'unmap', 'align': 4096, "
-                                 "'max-transfer': 8192, 'opt-write-zero': 32768, 'max-write-zero': 65536, "
-                                 "'opt-discard': 16384, 'max-discard': 16384, "
-                                 "'image': {'driver': 'file', 'filename': '%s'}}", path);
+    BlockBackend *blk =
+        blk_from("{'driver': 'blkdebug', 'discard': 'unmap', 'align': 4096, "
+                 "'max-transfer': 8192, 'opt-write-zero': 32768, 'max-write-zero': 65536, "
+                 "'opt-discard': 16384, 'max-discard': 16384, "
+                 "'image': {'driver': 'file', 'filename': '%s'}}",
+                 path);
 
     g_assert_cmpint(blk_get_request_alignment(blk), ==, 4096);
     expect_pattern(blk, 0, FILE_BYTES, 1);
@@ -248,7 +267,8 @@ static void test_blkdebug_refused(void)
         { "'align': 3", "align (3) must be a power of two of at most 67108864" },
         { "'align': 134217728", "align (134217728) must be a power of two*" },
         { "'opt-discard': 5", "opt-discard (5) must be a power of two*" },
-        { "'align': 4096, 'max-transfer': 6000", "max-transfer (6000) must be a multiple of 4096*" },
+        { "'align': 4096, 'max-transfer': 6000",
+          "max-transfer (6000) must be a multiple of 4096*" },
         { "'opt-write-zero': 65536, 'max-write-zero': 4096",
           "max-write-zero (4096) must be a multiple of 65536*" },
         { "'inject-error': [{'errno': 0}]", "inject-error: errno 0 is not between 1 and 4095" },
@@ -263,7 +283,10 @@ static void test_blkdebug_refused(void)
     }
 }
 
-/* copy-on-read ----------------------------------------------------------------------------------------------- */
+/*
+ * copy-on-read
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void run_ok(const char *const *argv)
 {
@@ -271,22 +294,28 @@ static void run_ok(const char *const *argv)
     g_autoptr(GError) err = NULL;
     int status;
 
-    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL, NULL, NULL,
-                 &message, &status, &err);
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL, NULL,
+                 NULL, NULL, &message, &status, &err);
     g_assert_no_error(err);
     if (status != 0) {
         g_error("%s failed: %s", argv[0], message);
     }
 }
 
-/* A chain top -> middle -> base of qcow2 over raw, the pattern being in base and the second half of middle. */
+/*
+ * A chain top -> middle -> base of qcow2 over raw, the pattern being in base and the second half of
+ * middle.
+ */
 static bool make_chain(void)
 {
     g_autofree char *base = make_file("base", FILE_BYTES, 1), *middle = test_path("middle");
     g_autofree char *top = test_path("top"), *qemu_img = g_find_program_in_path("qemu-img");
-    const char *make_middle[] = { "qemu-img", "create", "-f", "qcow2", "-b", base, "-F", "raw", middle, NULL };
-    const char *write_middle[] = { "qemu-io", "-f", "qcow2", "-c", "write -P 9 512k 256k", middle, NULL };
-    const char *make_top[] = { "qemu-img", "create", "-f", "qcow2", "-b", middle, "-F", "qcow2", top, NULL };
+    const char *make_middle[] = { "qemu-img", "create", "-f",  "qcow2", "-b",
+                                  base,       "-F",     "raw", middle,  NULL };
+    const char *write_middle[] = { "qemu-io", "-f", "qcow2", "-c", "write -P 9 512k 256k",
+                                   middle,    NULL };
+    const char *make_top[] = { "qemu-img", "create", "-f",    "qcow2", "-b",
+                               middle,     "-F",     "qcow2", top,     NULL };
 
     if (!qemu_img || !bdrv_find_driver("qcow2", NULL)) {
         g_test_skip("needs qemu-img and the driver qcow2");
@@ -300,7 +329,8 @@ static bool make_chain(void)
 
 static BlockBackend *cor_from(const char *bottom)
 {
-    g_autofree char *base = test_path("base"), *middle = test_path("middle"), *top = test_path("top");
+    g_autofree char *base = test_path("base"), *middle = test_path("middle"),
+                    *top = test_path("top");
 
     return blk_from("{'driver': 'copy-on-read', 'node-name': 'cor'%s, 'file': {'driver': 'qcow2', "
                     "'node-name': 'top', 'file': {'driver': 'file', 'filename': '%s'}, "
@@ -397,14 +427,18 @@ static void test_cor_bottom(void)
 
 static void test_cor_refused(void)
 {
-    expect_no_open("Bottom node 'nowhere' not found",
-                   "{'driver': 'copy-on-read', 'bottom': 'nowhere', 'file': {'driver': 'null-co'}}");
+    expect_no_open(
+        "Bottom node 'nowhere' not found",
+        "{'driver': 'copy-on-read', 'bottom': 'nowhere', 'file': {'driver': 'null-co'}}");
     expect_no_open("Bottom node 'n' is not among the backing nodes of 'n'",
                    "{'driver': 'copy-on-read', 'bottom': 'n', 'file': {'driver': 'null-co', "
                    "'node-name': 'n'}}");
 }
 
-/* throttle ----------------------------------------------------------------------------------------------------- */
+/*
+ * throttle
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static ThrottleGroup *group_of(const char *name, ThrottleBucketType bucket, uint64_t avg)
 {
@@ -553,7 +587,8 @@ static void test_throttle_threads(void)
 
         blks[i] = throttled("g");
         threads[i] = iothread_new(name, 0, &error_abort);
-        g_assert_cmpint(blk_set_aio_context(blks[i], iothread_context(threads[i]), &error_abort), ==, 0);
+        g_assert_cmpint(blk_set_aio_context(blks[i], iothread_context(threads[i]), &error_abort),
+                        ==, 0);
         loads[i] = (Load){ .blk = blks[i], .bytes = 512, .depth = 8, .left = 300 };
         load_start(&loads[i], iothread_context(threads[i]));
     }

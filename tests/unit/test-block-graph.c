@@ -1,6 +1,6 @@
 /*
- * The graph: names, permissions between holders, changes and what they must not do, draining while requests
- * run in other threads, home contexts, switchover.
+ * The graph: names, permissions between holders, changes and what they must not do, draining while
+ * requests run in other threads, home contexts, switchover.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -17,8 +17,8 @@
 /* A holder that reads, writes and resizes and lets others do anything. */
 static BlockBackend *hold(BlockDriverState *bs)
 {
-    return blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL,
-                           &error_abort);
+    return blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                           BLK_PERM_ALL, &error_abort);
 }
 
 static BlockDriverState *null_node(const char *name)
@@ -41,9 +41,11 @@ static void test_names(void)
 
     g_assert_true(bdrv_find_node("a") == a);
     g_assert_null(bdrv_find_node("b"));
-    expect_no_open("*Duplicate nodes with node-name='a'*", "{'driver': 'null-co', 'node-name': 'a'}");
+    expect_no_open("*Duplicate nodes with node-name='a'*",
+                   "{'driver': 'null-co', 'node-name': 'a'}");
     expect_no_open("*Invalid node-name: '1a'*", "{'driver': 'null-co', 'node-name': '1a'}");
-    expect_no_open("*too long*", "{'driver': 'null-co', 'node-name': 'abcdefghijklmnopqrstuvwxyzabcdef'}");
+    expect_no_open("*too long*",
+                   "{'driver': 'null-co', 'node-name': 'abcdefghijklmnopqrstuvwxyzabcdef'}");
     g_assert_true(monitor_add_blk(blk, "disk0", &error_abort));
     expect_no_open("*conflicting with a device id*", "{'driver': 'null-co', 'node-name': 'disk0'}");
     g_assert_true(bdrv_lookup("disk0", &error_abort) == a);
@@ -250,7 +252,8 @@ static void test_inactivate(void)
 {
     g_autofree char *path = make_file("disk", 65536, 0);
     BlockDriverState *bs = node_open("{'driver': 'raw', 'node-name': 'r', 'file': "
-                                        "{'driver': 'file', 'filename': '%s', 'node-name': 'f'}}", path);
+                                     "{'driver': 'file', 'filename': '%s', 'node-name': 'f'}}",
+                                     path);
     BlockBackend *blk = blk_new_with_bs(bs, READ | WRITE, READ, &error_abort), *second;
     uint8_t byte = 9;
 

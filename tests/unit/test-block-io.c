@@ -1,6 +1,6 @@
 /*
- * The request path, against a model in memory: every kind of request at offsets of any alignment, over nodes
- * whose driver needs alignments from 1 to 4096, one at a time and many at once.
+ * The request path, against a model in memory: every kind of request at offsets of any alignment,
+ * over nodes whose driver needs alignments from 1 to 4096, one at a time and many at once.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -16,8 +16,8 @@
 /* A holder that reads, writes and resizes and lets others do anything. */
 static BlockBackend *hold(BlockDriverState *bs)
 {
-    return blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE, BLK_PERM_ALL,
-                           &error_abort);
+    return blk_new_with_bs(bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE | BLK_PERM_RESIZE,
+                           BLK_PERM_ALL, &error_abort);
 }
 
 typedef struct Disk {
@@ -177,7 +177,8 @@ static void test_beyond_end(void)
 static void test_read_only(void)
 {
     g_autofree char *path = make_file("disk", DISK_BYTES, 0);
-    BlockDriverState *bs = node_open("{'driver': 'file', 'filename': '%s', 'read-only': true}", path);
+    BlockDriverState *bs =
+        node_open("{'driver': 'file', 'filename': '%s', 'read-only': true}", path);
     BlockBackend *blk;
     Error *err = NULL;
     uint8_t byte = 1;
@@ -221,10 +222,12 @@ static void test_truncate(gconstpointer opaque)
 
     memset(buf, 5, sizeof(buf));
     g_assert_cmpint(blk_pwrite(d->blk, DISK_BYTES - 4096, 4096, buf, 0), ==, 0);
-    g_assert_cmpint(blk_truncate(d->blk, DISK_BYTES - 4096, true, PREALLOC_MODE_OFF, 0, &error_abort), ==, 0);
+    g_assert_cmpint(
+        blk_truncate(d->blk, DISK_BYTES - 4096, true, PREALLOC_MODE_OFF, 0, &error_abort), ==, 0);
     g_assert_cmpint(blk_getlength(d->blk), ==, DISK_BYTES - 4096);
     g_assert_cmpint(blk_pread(d->blk, DISK_BYTES - 4096, 1, buf, 0), ==, -EIO);
-    g_assert_cmpint(blk_truncate(d->blk, DISK_BYTES, true, PREALLOC_MODE_OFF, 0, &error_abort), ==, 0);
+    g_assert_cmpint(blk_truncate(d->blk, DISK_BYTES, true, PREALLOC_MODE_OFF, 0, &error_abort), ==,
+                    0);
     g_assert_cmpint(blk_getlength(d->blk), ==, DISK_BYTES);
     check_all(d);
     disk_free(d);
@@ -235,8 +238,8 @@ static void test_truncate(gconstpointer opaque)
 static void test_odd_length(void)
 {
     g_autofree char *path = make_file("disk", 10000, 0);
-    BlockDriverState *bs = node_open("{'driver': 'file', 'filename': '%s', 'cache': {'direct': true}}",
-                                        path);
+    BlockDriverState *bs =
+        node_open("{'driver': 'file', 'filename': '%s', 'cache': {'direct': true}}", path);
     BlockBackend *blk = hold(bs);
     uint8_t buf[10000], back[10000];
 

@@ -1,6 +1,7 @@
 /*
- * The driver nbd: drains, moves to other contexts, opening anew, closing; against a server in threads of
- * this process that can fall silent. tests/functional/test-nbd-client.py has other people's servers.
+ * The driver nbd: drains, moves to other contexts, opening anew, closing; against a server in
+ * threads of this process that can fall silent. tests/functional/test-nbd-client.py has other
+ * people's servers.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -21,7 +22,10 @@
 #define DISK_BYTES (1024 * 1024)
 #define MS INT64_C(1000000)
 
-/* The server -------------------------------------------------------------------------------------------------- */
+/*
+ * The server
+ * -------------------------------------------------------------------------------------------------
+ */
 
 typedef enum Mode {
     ANSWER,
@@ -75,7 +79,8 @@ static bool shake_hands(int fd)
     if (!put(fd, "NBDMAGICIHAVEOPT\0\3", 18) || !get(fd, head, 4)) {
         return false;
     }
-    while (get(fd, head, 16) && ldl_be_p(head + 12) <= sizeof(data) && get(fd, data, ldl_be_p(head + 12))) {
+    while (get(fd, head, 16) && ldl_be_p(head + 12) <= sizeof(data) &&
+           get(fd, data, ldl_be_p(head + 12))) {
         if (ldl_be_p(head + 8) == 7) {
             stq_be_p(info + 2, DISK_BYTES);
             stw_be_p(info + 10, 1 | 4);
@@ -212,11 +217,15 @@ static void server_free(Server *s)
 
 static BlockBackend *client_of(Server *s, unsigned reconnect_delay)
 {
-    return blk_from("{'driver': 'nbd', 'reconnect-delay': %u, 'server': {'type': 'unix', 'path': '%s'}}",
-                    reconnect_delay, s->path);
+    return blk_from(
+        "{'driver': 'nbd', 'reconnect-delay': %u, 'server': {'type': 'unix', 'path': '%s'}}",
+        reconnect_delay, s->path);
 }
 
-/* Requests in the background ------------------------------------------------------------------------------------ */
+/*
+ * Requests in the background
+ * ------------------------------------------------------------------------------------
+ */
 
 typedef struct Background {
     BlockBackend *blk;
@@ -290,7 +299,10 @@ static void wait_for_requests(Server *s, unsigned n)
     }
 }
 
-/* Cases --------------------------------------------------------------------------------------------------------- */
+/*
+ * Cases
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void test_basics(void)
 {
@@ -319,7 +331,9 @@ static void test_basics(void)
     server_free(s);
 }
 
-/* Moved to a thread and back, with requests in between, and connections lost and made again there. */
+/*
+ * Moved to a thread and back, with requests in between, and connections lost and made again there.
+ */
 static void test_move(void)
 {
     Server *s = server_new(ANSWER);
@@ -437,7 +451,8 @@ static void test_close_while_connecting(void)
 static int try_reopen(BlockBackend *blk, const char *path, unsigned delay, Error **errp)
 {
     g_autoptr(BlockdevOptions) opts = node_options(
-        "{'driver': 'nbd', 'reconnect-delay': %u, 'server': {'type': 'unix', 'path': '%s'}}", delay, path);
+        "{'driver': 'nbd', 'reconnect-delay': %u, 'server': {'type': 'unix', 'path': '%s'}}", delay,
+        path);
     BdrvReopenState state = { .bs = blk_bs(blk), .options = opts };
     int ret = bdrv_nbd.reopen_prepare(&state, errp);
 

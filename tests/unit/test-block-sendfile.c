@@ -1,6 +1,7 @@
 /*
- * What is in the page cache goes into a socket without being copied: which nodes have one, that the bytes are
- * right, that a drained node sends nothing; and writes that are copied where a thread may block.
+ * What is in the page cache goes into a socket without being copied: which nodes have one, that the
+ * bytes are right, that a drained node sends nothing; and writes that are copied where a thread may
+ * block.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -47,7 +48,8 @@ static void check_send(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t
     bool was_full = false;
 
     while (got < bytes) {
-        ssize_t n = sent < bytes ? blk_try_sendfile(blk, offset + sent, bytes - sent, sockets[0]) : -EAGAIN;
+        ssize_t n =
+            sent < bytes ? blk_try_sendfile(blk, offset + sent, bytes - sent, sockets[0]) : -EAGAIN;
 
         if (n > 0) {
             sent += n;

@@ -1,6 +1,6 @@
 /*
- * Boot protocols: what good kernels put where, in which state the processor starts, that a reset puts
- * everything back, and that every wrong kernel is refused by name and reason.
+ * Boot protocols: what good kernels put where, in which state the processor starts, that a reset
+ * puts everything back, and that every wrong kernel is refused by name and reason.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -502,7 +502,9 @@ static void test_bad_initrd(void)
     config.below_4g = RAM_BYTES;
 }
 
-/* Kernels that are good but for some random bytes: any answer, but no crash and nothing out of RAM. */
+/*
+ * Kernels that are good but for some random bytes: any answer, but no crash and nothing out of RAM.
+ */
 static void test_random(void)
 {
     for (int i = 0; i < 20000; i++) {

@@ -1,6 +1,6 @@
 /*
- * The command line: what each option sets, QEMU's defaults, and that every wrong one is an error that
- * names it. The manual page must describe every option of the table.
+ * The command line: what each option sets, QEMU's defaults, and that every wrong one is an error
+ * that names it. The manual page must describe every option of the table.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -169,7 +169,8 @@ static void test_rest(void)
 
 static void test_action(void)
 {
-    g_autoptr(CommandLine) cl = good("-no-reboot -no-shutdown -action reboot=reset,shutdown=poweroff");
+    g_autoptr(CommandLine) cl =
+        good("-no-reboot -no-shutdown -action reboot=reset,shutdown=poweroff");
 
     g_assert_false(cl->no_reboot || cl->no_shutdown);
 }
@@ -193,7 +194,8 @@ static void test_print(void)
     }
 }
 
-static const struct { const char *text, *message; } bad[] = {
+static const struct { const char *text, *message;
+} bad[] = {
     { "-nonsense", "-nonsense: invalid option" },
     { "-", "-: invalid option" },
     { "disk.img", "disk.img: unexpected argument; options begin with '-'" },
@@ -213,8 +215,9 @@ static const struct { const char *text, *message; } bad[] = {
     { "-smp 0", "-smp 0: Invalid CPU topology: CPU topology parameters must be greater than zero" },
     { "-smp 17", "-smp 17: Invalid CPU topology: at most 16 vCPUs are possible" },
     { "-smp 4,dies=2", "-smp 4,dies=2: Property 'dies' is not known to -smp" },
-    { "-smp 2,maxcpus=4", "-smp 2,maxcpus=4: maxcpus (4) must be equal to cpus (2): vCPUs cannot be "
-                          "added later" },
+    { "-smp 2,maxcpus=4",
+      "-smp 2,maxcpus=4: maxcpus (4) must be equal to cpus (2): vCPUs cannot be "
+      "added later" },
     { "-smp 4,sockets=3", "-smp 4,sockets=3: Invalid CPU topology: product of the hierarchy must "
                           "match maxcpus: sockets (3) * cores (1) * threads (1) != maxcpus (4)" },
     { "-append x", "-append only allowed with -kernel option" },

@@ -1,5 +1,6 @@
 /*
- * Coroutines without a loop: entering, yielding, nesting, many at once, registers, stacks used again.
+ * Coroutines without a loop: entering, yielding, nesting, many at once, registers, stacks used
+ * again.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

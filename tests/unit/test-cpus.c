@@ -1,7 +1,7 @@
 /*
  * vCPU threads with an accelerator that only counts: pausing and resuming from several threads at
- * once, work on the vCPU's own thread, state going in and out, halting, throttling, and what a guest
- * can ask the run state to do.
+ * once, work on the vCPU's own thread, state going in and out, halting, throttling, and what a
+ * guest can ask the run state to do.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -52,8 +52,10 @@ static void test_size_bad(void)
         "0x1.5k", "1,5G", "99999999999999999999z", "\xff",
     };
     for (size_t i = 0; i < G_N_ELEMENTS(not_sizes); i++) {
-        g_autofree char *msg = g_strdup_printf("'%s' is not a size: a number with an optional suffix "
-                                               "k, M, G, T, P or E is expected", not_sizes[i]);
+        g_autofree char *msg =
+            g_strdup_printf("'%s' is not a size: a number with an optional suffix "
+                            "k, M, G, T, P or E is expected",
+                            not_sizes[i]);
         bad_size(not_sizes[i], msg);
     }
     bad_size("1.5", "Size '1.5' is not a whole number of bytes");

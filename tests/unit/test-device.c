@@ -115,8 +115,9 @@ static void test_life_cycle(void)
     g_assert_true(device_realize(dev, &error_abort));
     g_assert_cmpstr(dev->path, ==, "/machine/unattached/device[0]");
     g_assert_false(device_set_uint(dev, "iobase", 0x700, &err));
-    harness_error_is(&err, "Attempt to set property 'iobase' on device "
-                     "'/machine/unattached/device[0]' (type 'isa-debug-exit') after it was realized");
+    harness_error_is(
+        &err, "Attempt to set property 'iobase' on device "
+              "'/machine/unattached/device[0]' (type 'isa-debug-exit') after it was realized");
 
     /* A port that is taken: the second one is refused, and can be freed. */
     harness_device_fails("isa-debug-exit,iobase=0x601,iosize=1", "Cannot map 'isa-debug-exit' at "

@@ -1,6 +1,6 @@
 /*
- * Dirty bitmaps against an array of bool, one for each piece, that does everything the slow way. The node
- * is made here: a bitmap asks it for little.
+ * Dirty bitmaps against an array of bool, one for each piece, that does everything the slow way.
+ * The node is made here: a bitmap asks it for little.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -97,7 +97,8 @@ static int64_t model_next(const Model *m, int64_t offset, int64_t end, bool valu
 
 static void model_check(Model *m)
 {
-    int64_t offset = g_test_rand_int_range(0, LENGTH), bytes = g_test_rand_int_range(1, LENGTH), count;
+    int64_t offset = g_test_rand_int_range(0, LENGTH), bytes = g_test_rand_int_range(1, LENGTH),
+            count;
     int64_t end = MIN(offset + bytes, LENGTH), first = model_next(m, offset, end, true), start, n;
     int64_t max = g_test_rand_int_range(1, 10 * GRANULARITY), pieces = 0;
     bool value = m->dirty[offset / GRANULARITY], found;
@@ -126,7 +127,8 @@ static void model_check(Model *m)
 
 static void model_step(Model *m)
 {
-    int64_t offset = g_test_rand_int_range(0, LENGTH), bytes = g_test_rand_int_range(0, 12 * GRANULARITY);
+    int64_t offset = g_test_rand_int_range(0, LENGTH),
+            bytes = g_test_rand_int_range(0, 12 * GRANULARITY);
     int64_t first, last;
 
     switch (g_test_rand_int_range(0, 4)) {
@@ -140,7 +142,8 @@ static void model_step(Model *m)
         offset -= offset % GRANULARITY;
         bytes -= bytes % GRANULARITY;
         bdrv_reset_dirty_bitmap(m->bitmap, offset, bytes);
-        for (int64_t i = offset / GRANULARITY; i < MIN(PIECES, (offset + bytes) / GRANULARITY); i++) {
+        for (int64_t i = offset / GRANULARITY; i < MIN(PIECES, (offset + bytes) / GRANULARITY);
+             i++) {
             m->dirty[i] = false;
         }
         return;
@@ -229,7 +232,8 @@ static void test_names(void)
     g_assert_null(bdrv_create_dirty_bitmap(&bs, 0, "a", &err));
     expect_error(g_steal_pointer(&err), "Bitmap already exists: a");
     g_assert_null(bdrv_create_dirty_bitmap(&bs, 0, too_long, &err));
-    expect_error(g_steal_pointer(&err), "Bitmap name too long: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... has more "
+    expect_error(g_steal_pointer(&err),
+                 "Bitmap name too long: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... has more "
                  "than 1023 bytes");
     g_assert_null(bdrv_create_dirty_bitmap(&bs, 1000, "b", &err));
     expect_error(g_steal_pointer(&err), "Granularity must be power of 2, not 1000");
@@ -237,7 +241,8 @@ static void test_names(void)
     expect_error(g_steal_pointer(&err), "Granularity must be at least 512 bytes");
     node_length = -EIO;
     g_assert_null(bdrv_create_dirty_bitmap(&bs, 0, "b", &err));
-    expect_error(g_steal_pointer(&err), "Could not get the length of node 'fake': Input/output error");
+    expect_error(g_steal_pointer(&err),
+                 "Could not get the length of node 'fake': Input/output error");
 
     bdrv_release_named_dirty_bitmaps(&bs);
     g_assert_true(bdrv_dirty_bitmap_next(&bs, NULL) == job);
@@ -296,7 +301,8 @@ static void test_states(void)
 
     bdrv_dirty_bitmap_set_busy(b, true);
     g_assert_cmpint(bdrv_dirty_bitmap_check(b, BDRV_BITMAP_DEFAULT, &err), ==, -1);
-    expect_error(g_steal_pointer(&err), "Bitmap 'b' is currently in use by another operation and cannot be "
+    expect_error(g_steal_pointer(&err),
+                 "Bitmap 'b' is currently in use by another operation and cannot be "
                  "used");
     g_assert_cmpint(bdrv_dirty_bitmap_check(b, BDRV_BITMAP_RO, &error_abort), ==, 0);
     bdrv_dirty_bitmap_set_busy(b, false);
@@ -317,7 +323,8 @@ static void test_states(void)
     g_assert_cmpstr(list->value->name, ==, "b");
     g_assert_cmpint(list->value->count, ==, GRANULARITY);
     g_assert_cmpuint(list->value->granularity, ==, GRANULARITY);
-    g_assert_true(list->value->persistent && list->value->inconsistent && list->value->has_inconsistent);
+    g_assert_true(list->value->persistent && list->value->inconsistent &&
+                  list->value->has_inconsistent);
     g_assert_false(list->value->recording || list->value->busy);
     qapi_free_BlockDirtyInfoList(list);
     bdrv_release_dirty_bitmap(b);
@@ -352,7 +359,8 @@ static void test_merge(void)
 
     bdrv_dirty_bitmap_truncate(&b, LENGTH + 4096);
     g_assert_false(bdrv_merge_dirty_bitmap(other, fine, &err));
-    expect_error(g_steal_pointer(&err), "Bitmaps are of different sizes (destination size is 822296, source "
+    expect_error(g_steal_pointer(&err),
+                 "Bitmaps are of different sizes (destination size is 822296, source "
                  "size is 818200) and can't be merged");
     bdrv_release_named_dirty_bitmaps(&a);
     bdrv_release_named_dirty_bitmaps(&b);

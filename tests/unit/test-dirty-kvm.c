@@ -1,8 +1,8 @@
 /*
  * Dirty trackers: the conformance cases over KVM's dirty log.
  *
- * The writer is a vCPU in ring 3 that waits at a mailbox for an address and a value. Its page tables,
- * its code and the mailbox lie in a slot that no RAM block is behind.
+ * The writer is a vCPU in ring 3 that waits at a mailbox for an address and a value. Its page
+ * tables, its code and the mailbox lie in a slot that no RAM block is behind.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

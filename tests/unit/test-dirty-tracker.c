@@ -56,7 +56,8 @@ static void test_select(void)
     err = NULL;
     g_assert_null(block->process_dirty);
     g_assert_cmpint(dirty_tracker_select("x", &err), ==, -1);
-    g_assert_cmpstr(error_get_pretty(err), ==, "There is no dirty tracker 'x' in this machine; there "
+    g_assert_cmpstr(error_get_pretty(err), ==,
+                    "There is no dirty tracker 'x' in this machine; there "
                     "are 'pagemap' and 'broken'");
     error_free(err);
     g_assert_cmpint(dirty_tracker_select("broken", &error_abort), ==, 0);

@@ -32,10 +32,12 @@ static void test_node(void)
         const char *text, *json;
     } cases[] = {
         { "file=/d/a,format=raw", "{'driver':'raw','file':{'driver':'file','filename':'/d/a'}}" },
-        { "format=qcow2,file=a,,b=c", "{'driver':'qcow2','file':{'driver':'file','filename':'a,b=c'}}" },
+        { "format=qcow2,file=a,,b=c",
+          "{'driver':'qcow2','file':{'driver':'file','filename':'a,b=c'}}" },
         { "driver=raw,file=a", "{'driver':'raw','file':{'driver':'file','filename':'a'}}" },
         { "file=a,format=raw,node-name=n,read-only=on,discard=unmap,detect-zeroes=unmap",
-          "{'driver':'raw','node-name':'n','discard':'unmap','read-only':true,'detect-zeroes':'unmap',"
+          "{'driver':'raw','node-name':'n','discard':'unmap','read-only':true,'detect-zeroes':'"
+          "unmap',"
           "'file':{'driver':'file','filename':'a'}}" },
         { "file=a,format=raw,readonly=on,auto-read-only=on",
           "{'driver':'raw','read-only':true,'auto-read-only':true,"
@@ -49,7 +51,8 @@ static void test_node(void)
         { "file=a,format=raw,cache.direct=on,cache.writeback=off",
           "{'driver':'raw','cache':{'direct':true},'file':{'driver':'file','filename':'a'}}" },
         { "file=a,file.locking=off,format=raw,aio=native",
-          "{'driver':'raw','file':{'driver':'file','filename':'a','locking':'off','aio':'native'}}" },
+          "{'driver':'raw','file':{'driver':'file','filename':'a','locking':'off','aio':'native'}"
+          "}" },
         { "file.locking=off,file=a,format=file,aio=threads", NULL },
         { "file=a,format=file,aio=threads", "{'driver':'file','filename':'a','aio':'threads'}" },
         { "file.driver=file,file.filename=x,format=raw,offset=4k",
@@ -65,7 +68,8 @@ static void test_node(void)
           "{'driver':'copy-on-read','file':{'driver':'qcow2','node-name':'n',"
           "'file':{'driver':'file','filename':'a'}}}" },
         { "file=nbd:unix:/s:exportname=e,format=raw",
-          "{'driver':'raw','file':{'driver':'nbd','server':{'type':'unix','path':'/s'},'export':'e'}}" },
+          "{'driver':'raw','file':{'driver':'nbd','server':{'type':'unix','path':'/"
+          "s'},'export':'e'}}" },
         { "file=null-co://,format=raw,file.size=1M",
           "{'driver':'raw','file':{'driver':'null-co','size':1048576}}" },
         { "file=json:{\"driver\":\"null-co\",,\"read-zeroes\":true},node-name=n",
@@ -89,9 +93,11 @@ static void test_node(void)
 static void test_drive(void)
 {
     g_autoptr(DriveOptions) d = drive_options_parse("file=a,format=raw", &error_abort);
-    g_autoptr(DriveOptions) all = drive_options_parse(
-        "file=a,format=raw,id=x,if=none,index=7,media=disk,cache=directsync,werror=stop,rerror=ignore,"
-        "snapshot=off", &error_abort);
+    g_autoptr(DriveOptions) all =
+        drive_options_parse("file=a,format=raw,id=x,if=none,index=7,media=disk,cache=directsync,"
+                            "werror=stop,rerror=ignore,"
+                            "snapshot=off",
+                            &error_abort);
     g_autoptr(DriveOptions) cache = drive_options_parse("file=a,format=raw,cache.writeback=off",
                                                         &error_abort);
 
@@ -114,14 +120,16 @@ static void test_errors(void)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        { "file=a", "Parameter 'format' is missing: write format=raw, format=qcow2 or another; it is not "
+        { "file=a",
+          "Parameter 'format' is missing: write format=raw, format=qcow2 or another; it is not "
           "guessed, as a guest could have written what is guessed from" },
         { "format=raw", "Parameter 'file' is missing" },
         { "id=x", "Parameter 'format' is missing" },
         { "file=a,format=vmdk", "Unknown driver 'vmdk'" },
         { "file=a,format=raw,driver=raw", "'driver' and 'format' can't be used at the same time" },
         { "file=a,format=raw,if=ide", "unsupported bus type 'ide'; there are virtio and none" },
-        { "file=a,format=raw,media=cdrom", "'cdrom' invalid media; there are only disks (media=disk)" },
+        { "file=a,format=raw,media=cdrom",
+          "'cdrom' invalid media; there are only disks (media=disk)" },
         { "file=a,format=raw,index=x", "Parameter 'index': 'x' is not a number" },
         { "file=a,format=raw,cache=maybe", "invalid cache option 'maybe'" },
         { "file=a,format=raw,aio=dma", "Parameter 'file.aio' does not accept value 'dma'" },
@@ -130,7 +138,8 @@ static void test_errors(void)
         { "file=a,format=raw,snapshot=on",
           "snapshot=on is not supported: make an overlay with 'ferry-img create -b'" },
         { "file=a,format=raw,throttling.iops-total=1",
-          "Property 'throttling' is not supported: limits are an object throttle-group and a node with "
+          "Property 'throttling' is not supported: limits are an object throttle-group and a node "
+          "with "
           "driver=throttle" },
         { "file=a,format=raw,bps=1",
           "Property 'bps' is not supported: limits are an object throttle-group and a node with "
@@ -142,7 +151,8 @@ static void test_errors(void)
         { "file=a,format=raw,copy-on-read=on,read-only=on",
           "copy-on-read needs a drive that can be written" },
         { "file=a,format=raw,discard=yes", "Parameter 'discard' does not accept value 'yes'" },
-        { "file=floppy:a,format=raw", "Unknown protocol 'floppy' in 'floppy:a' (for a file with a colon in its "
+        { "file=floppy:a,format=raw",
+          "Unknown protocol 'floppy' in 'floppy:a' (for a file with a colon in its "
           "name write file:floppy:a)" },
     };
 
@@ -152,7 +162,8 @@ static void test_errors(void)
         g_assert_null(drive_options_parse(cases[i].text, &err));
         g_assert_nonnull(err);
         if (!g_str_has_prefix(error_get_pretty(err), cases[i].message)) {
-            g_error("%s: \"%s\" is not \"%s\"", cases[i].text, error_get_pretty(err), cases[i].message);
+            g_error("%s: \"%s\" is not \"%s\"", cases[i].text, error_get_pretty(err),
+                    cases[i].message);
         }
         error_free(err);
     }
@@ -174,7 +185,8 @@ static void expect_error(Error **err, const char *message)
 
 static void test_new(void)
 {
-    BlockBackend *first = make("file=null-co://,format=raw,cache=writethrough,werror=ignore", &error_abort);
+    BlockBackend *first =
+        make("file=null-co://,format=raw,cache=writethrough,werror=ignore", &error_abort);
     BlockBackend *second = make("file=null-co://,format=raw,if=none,node-name=n", &error_abort);
     BlockBackend *third = make("file=null-co://,format=raw", &error_abort);
     BlockBackend *fifth = make("file=null-co://,format=raw,index=4", &error_abort);

@@ -122,7 +122,8 @@ static void check_open(int64_t id, int flags)
 {
     int fd = fdset_open(id, flags, &error_abort);
 
-    g_assert_cmpint(fcntl(fd, F_GETFL) & (O_ACCMODE | O_DIRECT), ==, flags & (O_ACCMODE | O_DIRECT));
+    g_assert_cmpint(fcntl(fd, F_GETFL) & (O_ACCMODE | O_DIRECT), ==,
+                    flags & (O_ACCMODE | O_DIRECT));
     g_assert_cmpint(fcntl(fd, F_GETFD) & FD_CLOEXEC, !=, 0);
     close(fd);
 }

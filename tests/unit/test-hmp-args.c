@@ -1,6 +1,6 @@
 /*
- * What a line at the monitor's prompt means: words, expressions, and the argument types of commands,
- * with the exact messages.
+ * What a line at the monitor's prompt means: words, expressions, and the argument types of
+ * commands, with the exact messages.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

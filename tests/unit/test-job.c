@@ -1,6 +1,6 @@
 /*
- * The job core: every way through a job's life, by the events that it sends; pauses by users and by drains;
- * speed; jobs in an iothread.
+ * The job core: every way through a job's life, by the events that it sends; pauses by users and by
+ * drains; speed; jobs in an iothread.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -36,7 +36,8 @@ static void record(const char *name, struct json_object *data, void *opaque)
     if (!strcmp(name, "JOB_STATUS_CHANGE")) {
         g_string_append_printf(event_log, "%s ", member(data, "status"));
     } else {
-        g_string_append_printf(event_log, "%s(%s/%s) ", name, member(data, "offset"), member(data, "len"));
+        g_string_append_printf(event_log, "%s(%s/%s) ", name, member(data, "offset"),
+                               member(data, "len"));
     }
     mutex_unlock(&log_lock);
     json_object_put(data);
@@ -453,8 +454,9 @@ static void test_block_job_events(void)
     job_complete(job, &error_abort);
     wait_status(job, JOB_STATUS_PENDING);
     job_finalize(job, &error_abort);
-    expect_events("created running ready BLOCK_JOB_READY(0/100) waiting pending BLOCK_JOB_PENDING(-/-) "
-                  "BLOCK_JOB_COMPLETED(100/100) concluded null");
+    expect_events(
+        "created running ready BLOCK_JOB_READY(0/100) waiting pending BLOCK_JOB_PENDING(-/-) "
+        "BLOCK_JOB_COMPLETED(100/100) concluded null");
 
     job_start(make(&bad, &block_driver, JOB_DEFAULT));
     wait_gone();
@@ -503,7 +505,8 @@ static void test_speed_change(void)
     wait_turns(&w, 1);
     job_cancel_sync(job);
     g_assert_cmpint(w.turns, ==, 1);
-    expect_events("created running waiting pending concluded null created running aborting concluded null");
+    expect_events(
+        "created running waiting pending concluded null created running aborting concluded null");
 }
 
 /* ---- nodes ---- */
@@ -531,8 +534,8 @@ static void run_with_node(AioContext *ctx)
         g_assert_cmpint(bdrv_try_change_aio_context(bs, ctx, &error_abort), ==, 0);
     }
     job = make(&w, &work_driver, JOB_DEFAULT);
-    w.blk = job_add_node(job, bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE, BLK_PERM_CONSISTENT_READ,
-                         &error_abort);
+    w.blk = job_add_node(job, bs, BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE,
+                         BLK_PERM_CONSISTENT_READ, &error_abort);
     g_assert_nonnull(w.blk);
     job_start(job);
     wait_turns(&w, 2);
@@ -606,7 +609,8 @@ static void test_iothread_stress(void)
 {
     IOThread *iothread = iothread_new("io0", 0, &error_abort);
     Work w = { .sleeps = true };
-    Job *job = job_create("j", &work_driver, iothread_context(iothread), JOB_DEFAULT, &w, &error_abort);
+    Job *job =
+        job_create("j", &work_driver, iothread_context(iothread), JOB_DEFAULT, &w, &error_abort);
 
     job_start(job);
     for (int i = 0; i < 300; i++) {

@@ -1,6 +1,6 @@
 /*
- * The KVM accelerator: the common cases, and what is KVM's own: options and CPU models, state of the
- * VM's devices, reset, several slots for one block.
+ * The KVM accelerator: the common cases, and what is KVM's own: options and CPU models, state of
+ * the VM's devices, reset, several slots for one block.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

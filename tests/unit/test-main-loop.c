@@ -1,5 +1,6 @@
 /*
- * The main loop and the big lock: who holds it when, order of posted calls, waiting with a deadline.
+ * The main loop and the big lock: who holds it when, order of posted calls, waiting with a
+ * deadline.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

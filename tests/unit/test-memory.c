@@ -266,7 +266,8 @@ static void test_errors(void)
     expect_error(g_steal_pointer(&err), "Cannot map 'p': 3 bytes at 0xfffe are not in the address "
                  "space");
     g_assert_cmpint(memory_map_ram("r", 0x100, block, 0, PAGE, false, &err), ==, -1);
-    expect_error(g_steal_pointer(&err), "Cannot map 'r': 0x1000 bytes from 0x0 of RAM block 'blk' at "
+    expect_error(g_steal_pointer(&err),
+                 "Cannot map 'r': 0x1000 bytes from 0x0 of RAM block 'blk' at "
                  "0x100 are not whole pages");
     g_assert_cmpint(memory_map_ram("r", 0x10000, block, 2 * PAGE, 3 * PAGE, false, &err), ==, -1);
     expect_error(g_steal_pointer(&err), "Cannot map 'r': RAM block 'blk' ends before 0x3000 bytes "
@@ -365,7 +366,10 @@ static void *keep_writing(void *stop)
     return NULL;
 }
 
-/* A thread that transfers data while devices come and go, on both sides of it and for more than the map had room. */
+/*
+ * A thread that transfers data while devices come and go, on both sides of it and for more than the
+ * map had room.
+ */
 static void test_changes(void)
 {
     RAMBlock *block = ram_block_new("ram", PAGE, NULL, &error_abort);

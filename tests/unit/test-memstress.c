@@ -1,6 +1,6 @@
 /*
- * memstress: its patterns, that it writes only while the machine runs, that what it writes is marked
- * dirty, that its verdict is right, and that another one can take over its state and memory.
+ * memstress: its patterns, that it writes only while the machine runs, that what it writes is
+ * marked dirty, that its verdict is right, and that another one can take over its state and memory.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -319,8 +319,9 @@ static void test_errors(void)
     harness_device_fails("memstress,start=0x300000,size=2M",
                          "memstress: there is no writable RAM at 0x400000");
     harness_device_fails("memstress,memdev=nothing", "Memory backend 'nothing' not found");
-    harness_device_fails("memstress,size=4K,verify=on",
-                         "Property 'memstress.verify' can be set only after the device was realized");
+    harness_device_fails(
+        "memstress,size=4K,verify=on",
+        "Property 'memstress.verify' can be set only after the device was realized");
 }
 
 int main(int argc, char **argv)

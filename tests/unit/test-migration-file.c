@@ -309,7 +309,8 @@ static void test_output_under_big_lock_waits_for_flush(void)
     g_assert_cmpuint(size, ==, 0);
     bql_unlock();
     g_assert_cmpint(mfile_flush(out, &error_abort), ==, 0);
-    data = (g_free(data), g_memdup2(qio_channel_buffer_data((QIOChannelBuffer *)ioc, &size), 1200000));
+    data =
+        (g_free(data), g_memdup2(qio_channel_buffer_data((QIOChannelBuffer *)ioc, &size), 1200000));
     g_assert_cmpuint(size, ==, 5000 * 200 + 100000);
     for (unsigned i = 0; i < 5000; i++) {
         g_assert_cmpuint(data[i * 200], ==, (uint8_t)i);

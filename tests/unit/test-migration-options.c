@@ -67,7 +67,8 @@ static void test_alias_conflict(void)
 {
     Error *err = NULL;
 
-    set_caps(MIGRATION_CAPABILITY_DIRECT_MAPPED, true, MIGRATION_CAPABILITY_MAPPED_RAM, false, &err);
+    set_caps(MIGRATION_CAPABILITY_DIRECT_MAPPED, true, MIGRATION_CAPABILITY_MAPPED_RAM, false,
+             &err);
     assert_error(err, "Capability 'direct-mapped' is asked to be both on and off ('mapped-ram' is "
                       "another spelling of it)");
     g_assert_false(query_cap(MIGRATION_CAPABILITY_DIRECT_MAPPED));
@@ -168,7 +169,8 @@ static void test_running(void)
     qmp_migrate_set_parameters(&live, &error_abort);
     g_assert_cmpuint(migration_live_downtime_limit_ms(), ==, 77);
     qmp_migrate_set_parameters(&fixed, &err);
-    assert_error(err, "Parameter 'multifd-channels' cannot be changed while a migration is running");
+    assert_error(err,
+                 "Parameter 'multifd-channels' cannot be changed while a migration is running");
     err = NULL;
     set_caps(MIGRATION_CAPABILITY_EVENTS, true, MIGRATION_CAPABILITY_MULTIFD, true, &err);
     assert_error(err, "Capabilities cannot be changed while a migration is running");

@@ -1,6 +1,6 @@
 /*
- * Monitors over real sockets, in one process: the test is the client, and turns the main loop while it
- * waits for lines.
+ * Monitors over real sockets, in one process: the test is the client, and turns the main loop while
+ * it waits for lines.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -339,7 +339,10 @@ static void test_garbage(void)
     }
     c = client_connect("qmp");
     hear(c, GREETING);
-    /* Its replies are not read: at some point its input is not read either, so it may have to leave. */
+    /*
+     * Its replies are not read: at some point its input is not read either, so it may have to
+     * leave.
+     */
     for (size_t at = 0; at < 256 * 1024; at += 1024) {
         send(c->fd, junk + at, 1024, MSG_NOSIGNAL);
         main_loop_iterate(false);
@@ -625,7 +628,8 @@ static void test_human_monitor_command(void)
 {
     Client *c = qmp_connect("qmp");
 
-    ask_and_hear(c, "{'execute':'human-monitor-command','arguments':{'command-line':'info version'}}",
+    ask_and_hear(c,
+                 "{'execute':'human-monitor-command','arguments':{'command-line':'info version'}}",
                  "{\"return\": \"9.1.0 Ferry " FERRY_VERSION "\\r\\n\"}");
     ask_and_hear(c, "{'execute':'human-monitor-command','arguments':{'command-line':'foo'}}",
                  "{\"return\": \"unknown command: 'foo'\\r\\n\"}");

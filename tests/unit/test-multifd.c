@@ -18,7 +18,9 @@
 
 #define MIB (1024 * 1024)
 
-/* Format ---------------------------------------------------------------------------------------- */
+/*
+ * Format ----------------------------------------------------------------------------------------
+ */
 
 static void test_init(void)
 {
@@ -124,7 +126,9 @@ static void test_packet_refused(void)
     error_free(err);
 }
 
-/* Compression ----------------------------------------------------------------------------------- */
+/*
+ * Compression -----------------------------------------------------------------------------------
+ */
 
 #define PAGES 128
 
@@ -144,7 +148,8 @@ static void test_method(gconstpointer opaque)
 {
     const MultifdMethod *method = opaque;
     MigrationOptions opts = { .params = { .multifd_zlib_level = 1, .multifd_zstd_level = 1 } };
-    void *in = method->compress_new(&opts, &error_abort), *out = method->decompress_new(&error_abort);
+    void *in = method->compress_new(&opts, &error_abort),
+         *out = method->decompress_new(&error_abort);
     g_autofree uint8_t *memory = g_malloc(PAGES * TARGET_PAGE_SIZE);
     g_autofree uint8_t *back = g_malloc(PAGES * TARGET_PAGE_SIZE);
     g_autofree uint8_t *data = g_malloc(MULTIFD_COMPRESSED_MAX);
@@ -193,7 +198,9 @@ static void test_method(gconstpointer opaque)
     method->compress_free(in);
 }
 
-/* Round trips ----------------------------------------------------------------------------------- */
+/*
+ * Round trips -----------------------------------------------------------------------------------
+ */
 
 typedef struct Case {
     unsigned channels;
@@ -273,7 +280,9 @@ static void test_round_trip(gconstpointer opaque)
     ram_free_all();
 }
 
-/* What is wrong --------------------------------------------------------------------------------- */
+/*
+ * What is wrong ---------------------------------------------------------------------------------
+ */
 
 static const Case plain3 = { 3, MULTI_FD_COMPRESSION_NONE, ZERO_PAGE_DETECTION_MULTIFD, false };
 
@@ -406,11 +415,11 @@ static void test_bad_packets(void)
 {
     check_packet_fails(&(MultifdPacket) { .zero_pages = 1, .block = "b" }, 0,
                        "multifd channel 0: pages of an unknown RAM block 'b'");
-    check_packet_fails(&(MultifdPacket) { .zero_pages = 1, .block = "a", .offsets = { 0x40000 } }, 0,
+    check_packet_fails(&(MultifdPacket){ .zero_pages = 1, .block = "a", .offsets = { 0x40000 } }, 0,
                        "multifd channel 0: RAM block 'a': offset 0x40000 is beyond its end "
                        "(0x40000 bytes)");
-    check_packet_fails(&(MultifdPacket) { .normal_pages = 1, .block = "a", .data_bytes = 4095 }, 4095,
-                       "multifd channel 0: 4095 bytes of data for 1 pages");
+    check_packet_fails(&(MultifdPacket){ .normal_pages = 1, .block = "a", .data_bytes = 4095 },
+                       4095, "multifd channel 0: 4095 bytes of data for 1 pages");
     check_packet_fails(&(MultifdPacket) { .normal_pages = 1, .block = "a", .data_bytes = 4096,
                                           .offsets = { 0x2000 } }, 100,
                        "multifd channel 0: RAM block 'a', 1 pages from offset 0x2000 on: "

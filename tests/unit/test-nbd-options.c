@@ -12,7 +12,10 @@
 #include "tools/ferry-nbd-options.h"
 #include "util/bswap.h"
 
-/* Building data ----------------------------------------------------------------------------------------- */
+/*
+ * Building data
+ * -----------------------------------------------------------------------------------------
+ */
 
 static GByteArray *data;
 
@@ -55,7 +58,10 @@ static uint8_t *exact(size_t len)
     return g_memdup2(data->data, len);
 }
 
-/* INFO and GO ------------------------------------------------------------------------------------------- */
+/*
+ * INFO and GO
+ * -------------------------------------------------------------------------------------------
+ */
 
 static void test_info(void)
 {
@@ -117,7 +123,10 @@ static void test_info_names(void)
     g_assert_nonnull(nbd_parse_info(data->data, data->len, &info));
 }
 
-/* LIST_META_CONTEXT and SET_META_CONTEXT ---------------------------------------------------------------- */
+/*
+ * LIST_META_CONTEXT and SET_META_CONTEXT
+ * ----------------------------------------------------------------
+ */
 
 static void test_meta(void)
 {
@@ -198,17 +207,22 @@ static void test_random(void)
             buf[j] = g_test_rand_int_range(0, 4) ? 0 : g_test_rand_int_range(0, 64);
         }
         if (!nbd_parse_info(buf, len, &info)) {
-            g_assert_true(info.name.text >= (char *)buf && info.name.text + info.name.len <= (char *)buf + len);
+            g_assert_true(info.name.text >= (char *)buf &&
+                          info.name.text + info.name.len <= (char *)buf + len);
         }
         if (!nbd_parse_meta(buf, len, &meta)) {
             while (nbd_next_query(&meta, &query)) {
-                g_assert_true(query.text >= (char *)buf && query.text + query.len <= (char *)buf + len);
+                g_assert_true(query.text >= (char *)buf &&
+                              query.text + query.len <= (char *)buf + len);
             }
         }
     }
 }
 
-/* The command line -------------------------------------------------------------------------------------- */
+/*
+ * The command line
+ * --------------------------------------------------------------------------------------
+ */
 
 static NbdToolOptions *parse(const char *line, Error **errp)
 {
@@ -229,12 +243,15 @@ static void test_command_line(void)
     g_assert_true(!o->socket && !o->bind && !o->port && !o->format && !o->export_name);
     g_assert_cmpuint(o->shared, ==, 1);
     g_assert_cmpuint(o->handshake_seconds, ==, 10);
-    g_assert_true(!o->read_only && !o->persistent && !o->fork && !o->discard_unmap && !o->has_cache);
+    g_assert_true(!o->read_only && !o->persistent && !o->fork && !o->discard_unmap &&
+                  !o->has_cache);
 
     g_clear_pointer(&o, nbd_tool_options_free);
-    o = parse("-k sock img -t -e 7 -r -f qcow2 -x name -D 'a b' -B one --bitmap=two -A -v --fork "
-              "--pid-file=p --cache=directsync --aio=native --discard=on --detect-zeroes=unmap -o 64k "
-              "--handshake-limit=0 --threads=3", &error_abort);
+    o = parse(
+        "-k sock img -t -e 7 -r -f qcow2 -x name -D 'a b' -B one --bitmap=two -A -v --fork "
+        "--pid-file=p --cache=directsync --aio=native --discard=on --detect-zeroes=unmap -o 64k "
+        "--handshake-limit=0 --threads=3",
+        &error_abort);
     g_assert_cmpstr(o->image, ==, "img");
     g_assert_cmpstr(o->socket, ==, "sock");
     g_assert_cmpstr(o->format, ==, "qcow2");
@@ -277,14 +294,20 @@ static void test_command_line_bad(void)
         { "--image-opts -f raw a", "--image-opts and --format do not go together" },
         { "--aio=native a", "--aio=native needs --cache=none or --cache=directsync" },
         { "--detect-zeroes=unmap a", "--detect-zeroes=unmap needs --discard=unmap" },
-        { "--cache=some a",
-          "--cache: cache mode 'some' is not known: it is writeback, writethrough, none, directsync or unsafe" },
+        { "--cache=some a", "--cache: cache mode 'some' is not known: it is writeback, "
+                            "writethrough, none, directsync or unsafe" },
         { "-n --cache=none a", "--cache: -n and --cache can only be given once" },
         { "--discard=maybe a", "--discard: 'maybe' is neither 'ignore' nor 'unmap'" },
         { "-l snap a", "--load-snapshot: internal snapshots cannot be served" },
-        { "-e x a", NULL }, { "-e -1 a", NULL }, { "-e 99999999999 a", NULL }, { "-o 1x a", NULL },
-        { "--aio=magic a", NULL }, { "--detect-zeroes=yes a", NULL }, { "--threads=0 a", NULL },
-        { "--threads=65 a", NULL }, { "--handshake-limit=-1 a", NULL },
+        { "-e x a", NULL },
+        { "-e -1 a", NULL },
+        { "-e 99999999999 a", NULL },
+        { "-o 1x a", NULL },
+        { "--aio=magic a", NULL },
+        { "--detect-zeroes=yes a", NULL },
+        { "--threads=0 a", NULL },
+        { "--threads=65 a", NULL },
+        { "--handshake-limit=-1 a", NULL },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {

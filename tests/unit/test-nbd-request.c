@@ -12,8 +12,9 @@
 
 #define SIZE UINT64_C(0x100000000000)
 #define MIB (UINT64_C(1) << 20)
-#define WRITABLE (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | \
-                  NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO | NBD_FLAG_SEND_CACHE)
+#define WRITABLE                                                                         \
+    (NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | \
+     NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO | NBD_FLAG_SEND_CACHE)
 
 enum { SIMPLE = NBD_MODE_SIMPLE, STRUCTURED = NBD_MODE_STRUCTURED, EXTENDED = NBD_MODE_EXTENDED };
 enum { READ = NBD_CMD_READ, WRITE, DISC, FLUSH, TRIM, CACHE, ZEROES, STATUS };
@@ -124,7 +125,8 @@ static NbdTerms terms_of(const Case *c)
     };
 
     if (c->access == RO) {
-        terms.flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA;
+        terms.flags =
+            NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA;
     }
     if (c->mode != SIMPLE) {
         terms.flags |= NBD_FLAG_SEND_DF;
@@ -171,7 +173,8 @@ static void test_table(void)
         verdict = nbd_request_validate(&req, &terms, &error, &why);
         got = verdict == NBD_DO ? 0 : verdict == NBD_REFUSE ? (int)error : -1;
         if (got != c->verdict) {
-            g_error("row %zu: %s of %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT ": %d instead of %d (%s)",
+            g_error("row %zu: %s of %" G_GUINT64_FORMAT " bytes at %" G_GUINT64_FORMAT
+                    ": %d instead of %d (%s)",
                     i, nbd_command_name(c->command), c->length, c->offset, got, c->verdict, why);
         }
         if (got > 0) {
@@ -188,13 +191,16 @@ static void test_payload_length(void)
         uint16_t command, flags;
         uint64_t payload;
     } rows[] = {
-        { SIMPLE, WRITE, 0, 512 }, { SIMPLE, READ, 0, 0 }, { SIMPLE, READ, PAYLOAD, 0 },
-        { EXTENDED, WRITE, 0, 0 }, { EXTENDED, WRITE, PAYLOAD, 512 }, { EXTENDED, READ, PAYLOAD, 512 },
+        { SIMPLE, WRITE, 0, 512 },         { SIMPLE, READ, 0, 0 },
+        { SIMPLE, READ, PAYLOAD, 0 },      { EXTENDED, WRITE, 0, 0 },
+        { EXTENDED, WRITE, PAYLOAD, 512 }, { EXTENDED, READ, PAYLOAD, 512 },
         { EXTENDED, 99, PAYLOAD, 512 },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
-        Case c = { .mode = rows[i].mode, .command = rows[i].command, .flags = rows[i].flags, .length = 512 };
+        Case c = {
+            .mode = rows[i].mode, .command = rows[i].command, .flags = rows[i].flags, .length = 512
+        };
         uint8_t header[NBD_EXTENDED_REQUEST_BYTES];
         NbdRequest req;
 
@@ -222,12 +228,14 @@ static void test_magic(void)
     }
 }
 
-static NbdVerdict status(uint64_t offset, uint64_t length, const uint32_t *ids, unsigned n, uint32_t *got,
-                         unsigned *n_got, uint32_t *error)
+static NbdVerdict status(uint64_t offset, uint64_t length, const uint32_t *ids, unsigned n,
+                         uint32_t *got, unsigned *n_got, uint32_t *error)
 {
     static const uint32_t known[] = { 0, 2, 3 };
     NbdTerms terms = { .mode = NBD_MODE_EXTENDED, .size = SIZE, .meta_contexts = true };
-    NbdRequest req = { .command = STATUS, .flags = PAYLOAD, .offset = offset, .payload = 8 + 4 * n };
+    NbdRequest req = {
+        .command = STATUS, .flags = PAYLOAD, .offset = offset, .payload = 8 + 4 * n
+    };
     g_autofree uint8_t *payload = g_malloc(req.payload);
     const char *why = "";
     NbdVerdict verdict;
@@ -268,7 +276,8 @@ static void test_errno(void)
         int err;
         uint32_t error;
     } rows[] = {
-        { 0, 0 }, { -EPERM, 1 }, { -EACCES, 1 }, { -EROFS, 1 }, { -EIO, 5 }, { -ENOMEM, 12 }, { -EINVAL, 22 },
+        { 0, 0 }, { -EPERM, 1 }, { -EACCES, 1 }, { -EROFS, 1 }, { -EIO, 5 }, { -ENOMEM, 12 },
+        { -EINVAL, 22 },
         { -ENOSPC, 28 }, { -EDQUOT, 28 }, { -EFBIG, 28 }, { -EOVERFLOW, 75 }, { -ENOTSUP, 95 },
         { -ESHUTDOWN, 108 }, { -EBADF, 5 }, { -ENOMEDIUM, 5 },
     };

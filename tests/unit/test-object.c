@@ -70,11 +70,12 @@ static void test_hold(void)
 
 static void test_names(void)
 {
-    object_new_from_str("memory-backend-ram,id=bare,size=4k,x-use-canonical-path-for-ramblock-id=off",
-                        &error_abort);
+    object_new_from_str(
+        "memory-backend-ram,id=bare,size=4k,x-use-canonical-path-for-ramblock-id=off",
+        &error_abort);
     g_assert_nonnull(ram_block_by_name("bare"));
-    object_new_from_str("memory-backend-ram,id=path,size=4k,x-use-canonical-path-for-ramblock-id=on",
-                        &error_abort);
+    object_new_from_str(
+        "memory-backend-ram,id=path,size=4k,x-use-canonical-path-for-ramblock-id=on", &error_abort);
     g_assert_nonnull(ram_block_by_name("/objects/path"));
     objects_delete_all();
     g_assert_null(ram_block_next(NULL));
@@ -84,8 +85,10 @@ static void test_file(void)
 {
     g_autofree char *dir = g_dir_make_tmp("ferry-test-object-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "mem,1", NULL);
-    g_autofree char *option = g_strdup_printf("memory-backend-file,id=f,size=64k,share=on,offset=4k,"
-                                              "align=1M,mem-path=%s/mem,,1", dir);
+    g_autofree char *option =
+        g_strdup_printf("memory-backend-file,id=f,size=64k,share=on,offset=4k,"
+                        "align=1M,mem-path=%s/mem,,1",
+                        dir);
     struct stat st;
     RAMBlock *block;
     uint8_t byte;
@@ -105,7 +108,8 @@ static void test_file(void)
     objects_delete_all();
 
     g_free(option);
-    option = g_strdup_printf("memory-backend-file,id=f,size=64k,readonly=on,mem-path=%s/mem,,1", dir);
+    option =
+        g_strdup_printf("memory-backend-file,id=f,size=64k,readonly=on,mem-path=%s/mem,,1", dir);
     object_new_from_str(option, &error_abort);
     block = memory_backend_claim("f", &error_abort);
     g_assert_true(block->readonly && !block->shared);
@@ -267,10 +271,12 @@ static void test_throttle_group(void)
     Error *err = NULL;
 
     for (int i = 0; i < THROTTLE_BUCKETS; i++) {
-        g_autofree char *x = g_strdup_printf("throttle-group,id=x,x-%s=10,x-%s-max=20,x-%s-max-length=30",
-                                             names[i], names[i], names[i]);
+        g_autofree char *x =
+            g_strdup_printf("throttle-group,id=x,x-%s=10,x-%s-max=20,x-%s-max-length=30", names[i],
+                            names[i], names[i]);
         g_autofree char *l = g_strdup_printf("throttle-group,id=l,limits.%s=40,limits.%s-max=50,"
-                                             "limits.%s-max-length=60", names[i], names[i], names[i]);
+                                             "limits.%s-max-length=60",
+                                             names[i], names[i], names[i]);
 
         g_assert_nonnull(object_new_from_str(x, &error_abort));
         g_assert_nonnull(object_new_from_str(l, &error_abort));

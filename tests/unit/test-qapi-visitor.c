@@ -133,7 +133,8 @@ static const Case structs[] = {
 };
 
 static const Case struct_errors[] = {
-    { roundtrip_Nothing, "[]", .error = "Invalid parameter type for '<anonymous>', expected: object" },
+    { roundtrip_Nothing, "[]",
+      .error = "Invalid parameter type for '<anonymous>', expected: object" },
     { roundtrip_Nothing, "null",
       .error = "Invalid parameter type for '<anonymous>', expected: object" },
     { roundtrip_Nothing, "{'z':1,'y':2}", .error = "Parameter 'z' is unexpected" },
@@ -161,7 +162,7 @@ static const Case struct_errors[] = {
       .error = "Invalid parameter type for 'nicknames[1]', expected: string" },
     { roundtrip_strList, "['a',null]",
       .error = "Invalid parameter type for '[1]', expected: string" },
-    { }
+    {}
 };
 
 static const Case numbers[] = {
@@ -174,11 +175,14 @@ static const Case numbers[] = {
     { roundtrip_Numbers, "{'i8':127,'i16':32767,'i32':2147483647,'u64':9223372036854775808}" },
     { roundtrip_Numbers, "{'num':3}", "{'num':3.0}" },
     { roundtrip_Numbers, "{'num':-1e22}", "{'num':-1e+22}" },
-    { roundtrip_Numbers, "{'i':1.0}", .error = "Invalid parameter type for 'i', expected: integer" },
-    { roundtrip_Numbers, "{'i':1e3}", .error = "Invalid parameter type for 'i', expected: integer" },
+    { roundtrip_Numbers, "{'i':1.0}",
+      .error = "Invalid parameter type for 'i', expected: integer" },
+    { roundtrip_Numbers, "{'i':1e3}",
+      .error = "Invalid parameter type for 'i', expected: integer" },
     { roundtrip_Numbers, "{'u64':1.5}",
       .error = "Invalid parameter type for 'u64', expected: uint64" },
-    { roundtrip_Numbers, "{'i':'1'}", .error = "Invalid parameter type for 'i', expected: integer" },
+    { roundtrip_Numbers, "{'i':'1'}",
+      .error = "Invalid parameter type for 'i', expected: integer" },
     { roundtrip_Numbers, "{'i':9223372036854775808}", .error = "Parameter 'i' expects int64_t" },
     { roundtrip_Numbers, "{'i8':128}", .error = "Parameter 'i8' expects int8_t" },
     { roundtrip_Numbers, "{'i8':-129}", .error = "Parameter 'i8' expects int8_t" },
@@ -198,7 +202,7 @@ static const Case numbers[] = {
       .error = "Invalid parameter type for 'nothing', expected: null" },
     { roundtrip_Numbers, "{'i':null}",
       .error = "Invalid parameter type for 'i', expected: integer" },
-    { }
+    {}
 };
 
 static const Case unions[] = {
@@ -206,17 +210,20 @@ static const Case unions[] = {
     { roundtrip_House, "{'kind':'pool','id':'p','volume':1000}" },
     { roundtrip_House, "{'kind':'meadow'}" },
     { roundtrip_House, "{'kind':'ruin','id':'old'}" },
-    { roundtrip_House, "{'kind':'pool','volume':1,'fish':[{'name':'eel','diet':'meat','legs':0}]}" },
+    { roundtrip_House,
+      "{'kind':'pool','volume':1,'fish':[{'name':'eel','diet':'meat','legs':0}]}" },
     { roundtrip_House, "{}", .error = "Parameter 'kind' is missing" },
-    { roundtrip_House, "{'kind':'tent'}", .error = "Parameter 'kind' does not accept value 'tent'" },
+    { roundtrip_House, "{'kind':'tent'}",
+      .error = "Parameter 'kind' does not accept value 'tent'" },
     { roundtrip_House, "{'kind':'cage'}", .error = "Parameter 'bars' is missing" },
     { roundtrip_House, "{'kind':'cage','bars':1,'volume':1}",
       .error = "Parameter 'volume' is unexpected" },
     { roundtrip_House, "{'kind':'ruin','bars':1}", .error = "Parameter 'bars' is unexpected" },
-    { roundtrip_Zoo, "{'houses':[{'kind':'pool','volume':1,'fish':[{'name':'eel','diet':'meat',"
-                     "'legs':-1}]}]}",
+    { roundtrip_Zoo,
+      "{'houses':[{'kind':'pool','volume':1,'fish':[{'name':'eel','diet':'meat',"
+      "'legs':-1}]}]}",
       .error = "Parameter 'houses[0].fish[0].legs' expects uint8_t" },
-    { }
+    {}
 };
 
 static const Case alternates[] = {
@@ -229,10 +236,12 @@ static const Case alternates[] = {
     { roundtrip_HouseRef, "{'kind':'cage','bars':1}" },
     { roundtrip_Zoo, "{'houses':[],'guests':['x',1,null,[],{'name':'a','diet':'meat','legs':0}],"
                      "'main':'old'}" },
-    { roundtrip_HouseRef, "3", .error = "Invalid parameter type for '<anonymous>', expected: HouseRef" },
+    { roundtrip_HouseRef, "3",
+      .error = "Invalid parameter type for '<anonymous>', expected: HouseRef" },
     { roundtrip_HouseRef, "[]",
       .error = "Invalid parameter type for '<anonymous>', expected: HouseRef" },
-    { roundtrip_Guest, "1.5", .error = "Invalid parameter type for '<anonymous>', expected: integer" },
+    { roundtrip_Guest, "1.5",
+      .error = "Invalid parameter type for '<anonymous>', expected: integer" },
     { roundtrip_Guest, "{'name':'ape','legs':2}", .error = "Parameter 'diet' is missing" },
     { roundtrip_Zoo, "{'houses':[],'main':null}",
       .error = "Invalid parameter type for 'main', expected: HouseRef" },
@@ -240,7 +249,7 @@ static const Case alternates[] = {
       .error = "Invalid parameter type for 'main.bars', expected: uint64" },
     { roundtrip_Zoo, "{'houses':[],'guests':[[{'name':'a'},{'nom':'b'}]]}",
       .error = "Parameter 'guests[0][1].name' is missing" },
-    { }
+    {}
 };
 
 static const Case keyvals[] = {
@@ -270,13 +279,14 @@ static const Case keyvals[] = {
     { roundtrip_Numbers, "num=inf", .error = "Parameter 'num' expects number" },
     { roundtrip_Numbers, "num=", .error = "Parameter 'num' expects number" },
     { roundtrip_Numbers, "flag=maybe", .error = "Parameter 'flag' expects 'on' or 'off'" },
-    { roundtrip_Numbers, "flag.x=on", .error = "Invalid parameter type for 'flag', expected: string" },
+    { roundtrip_Numbers, "flag.x=on",
+      .error = "Invalid parameter type for 'flag', expected: string" },
     { roundtrip_Numbers, "bogus=1", .error = "Parameter 'bogus' is unexpected" },
     { roundtrip_House, "kind=pool,volume=1,fish.0.name=eel,fish.0.diet=meat",
       .error = "Parameter 'fish.0.legs' is missing" },
     { roundtrip_House, "kind=pool,volume=1,fish=eel",
       .error = "Invalid parameter type for 'fish', expected: array" },
-    { }
+    {}
 };
 
 /* An unknown enum value comes with a hint that lists the known ones; the hint is not sent. */

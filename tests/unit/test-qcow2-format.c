@@ -1,6 +1,6 @@
 /*
- * qcow2 without a file: the header from hostile bytes, counts of every width, entries of snapshot table and
- * bitmap directory, both compressions.
+ * qcow2 without a file: the header from hostile bytes, counts of every width, entries of snapshot
+ * table and bitmap directory, both compressions.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -65,7 +65,8 @@ static void test_header_keeps_unknown(void)
     g_assert_cmpmem(b + 112, 8, "newfield", 8);
     g_assert_true(qcow2_header_parse(b, CLUSTER, &hdr, &error_abort));
     g_assert_cmpuint(hdr.extensions->len, ==, 1);
-    g_assert_cmpmem(((Qcow2Extension *)hdr.extensions->pdata[0])->data, sizeof(content), content, sizeof(content));
+    g_assert_cmpmem(((Qcow2Extension *)hdr.extensions->pdata[0])->data, sizeof(content), content,
+                    sizeof(content));
     qcow2_header_clear(&hdr);
 }
 
@@ -89,7 +90,8 @@ static const BadField bad_fields[] = {
     { QCOW2_AT_CRYPT, 4, 77, "*unknown method (77)" },
     { QCOW2_AT_L1_SIZE, 4, UINT32_MAX, "*L1 table is too large*" },
     { QCOW2_AT_L1_OFFSET, 8, 512, "*active L1 table is not a multiple*" },
-    { QCOW2_AT_L1_OFFSET, 8, UINT64_MAX & ~(uint64_t)(CLUSTER - 1), "*active L1 table*cannot be there" },
+    { QCOW2_AT_L1_OFFSET, 8, UINT64_MAX & ~(uint64_t)(CLUSTER - 1),
+      "*active L1 table*cannot be there" },
     { QCOW2_AT_L1_OFFSET, 8, 0, "*active L1 table*cannot be there" },
     { QCOW2_AT_REFTABLE_OFFSET, 8, 0, "*refcount table*cannot be there" },
     { QCOW2_AT_REFTABLE_CLUSTERS, 4, 0, "*refcount table has 0 clusters" },
@@ -105,13 +107,15 @@ static const BadField bad_fields[] = {
     { QCOW2_AT_INCOMPATIBLE, 8, 8, "*compression type 0 with*" },
     { QCOW2_AT_INCOMPATIBLE, 8, 4, "*'external data file'" },
     { QCOW2_AT_INCOMPATIBLE, 8, 16, "*'extended L2 entries'" },
-    { QCOW2_AT_INCOMPATIBLE, 8, UINT64_C(1) << 63 | 4, "*'external data file', incompatible feature bit 63" },
+    { QCOW2_AT_INCOMPATIBLE, 8, UINT64_C(1) << 63 | 4,
+      "*'external data file', incompatible feature bit 63" },
     { QCOW2_AT_BACKING_OFFSET, 8, CLUSTER - 4, "*name of the backing file*" },
     { QCOW2_AT_BACKING_OFFSET, 8, 80, "*name of the backing file*" },
     { QCOW2_AT_BACKING_OFFSET, 8, UINT64_MAX, "*name of the backing file*" },
     { QCOW2_AT_BACKING_LEN, 4, 1024, "*name of the backing file*" },
     { QCOW2_AT_BACKING_LEN, 4, UINT32_MAX, "*name of the backing file*" },
-    { QCOW2_HEADER_V3_BYTES + 4, 4, UINT32_MAX, "*extension 0xe2792aca of 4294967295 bytes is longer*" },
+    { QCOW2_HEADER_V3_BYTES + 4, 4, UINT32_MAX,
+      "*extension 0xe2792aca of 4294967295 bytes is longer*" },
 };
 
 static void test_header_bad_fields(void)
@@ -198,7 +202,8 @@ static void test_refcount_widths(void)
             qcow2_refcount_store(block, order, i, (i * UINT64_C(0x9e3779b97f4a7c15)) & max);
         }
         for (unsigned i = 0; i < n; i++) {
-            g_assert_cmpuint(qcow2_refcount_load(block, order, i), ==, (i * UINT64_C(0x9e3779b97f4a7c15)) & max);
+            g_assert_cmpuint(qcow2_refcount_load(block, order, i), ==,
+                             (i * UINT64_C(0x9e3779b97f4a7c15)) & max);
         }
         /* Neighbours stay. */
         for (unsigned i = 0; i < n; i++) {
@@ -271,9 +276,14 @@ static void test_bitmap_entries(void)
         uint32_t value;
         const char *message;
     } bad[] = {
-        { 8, 4, UINT32_MAX, "*too large*" }, { 12, 4, 8, "*unknown flags (0x8)" }, { 16, 1, 2, "*unknown type (2)" },
-        { 17, 1, 8, "*invalid granularity (2^8)" }, { 17, 1, 32, "*invalid granularity (2^32)" },
-        { 18, 2, 0, "*name of invalid length (0)" }, { 18, 2, 1024, "*incomplete" }, { 20, 4, 8, "*not known" },
+        { 8, 4, UINT32_MAX, "*too large*" },
+        { 12, 4, 8, "*unknown flags (0x8)" },
+        { 16, 1, 2, "*unknown type (2)" },
+        { 17, 1, 8, "*invalid granularity (2^8)" },
+        { 17, 1, 32, "*invalid granularity (2^32)" },
+        { 18, 2, 0, "*name of invalid length (0)" },
+        { 18, 2, 1024, "*incomplete" },
+        { 20, 4, 8, "*not known" },
         { 20, 4, UINT32_MAX, "*incomplete" },
     };
     uint8_t good[64] = { 0 }, buf[64];
@@ -309,7 +319,8 @@ static void test_bitmap_entries(void)
 
 static void test_compression(void)
 {
-    g_autofree uint8_t *plain = g_malloc(CLUSTER), *packed = g_malloc(CLUSTER), *back = g_malloc(CLUSTER);
+    g_autofree uint8_t *plain = g_malloc(CLUSTER), *packed = g_malloc(CLUSTER),
+                       *back = g_malloc(CLUSTER);
 
     for (int type = 0; type <= 1; type++) {
         ssize_t len;

@@ -1,8 +1,9 @@
 /*
- * qcow2 over a disk whose power fails. The disk is memory that remembers which writes were not flushed yet; at
- * random moments it is photographed as it could be after a power cut: what was flushed, and of the rest any
- * sectors of any writes. Each photograph is opened afterwards: the check must find leaks at worst, and each sector
- * of the guest must have what was there at the last flush or something newer.
+ * qcow2 over a disk whose power fails. The disk is memory that remembers which writes were not
+ * flushed yet; at random moments it is photographed as it could be after a power cut: what was
+ * flushed, and of the rest any sectors of any writes. Each photograph is opened afterwards: the
+ * check must find leaks at worst, and each sector of the guest must have what was there at the last
+ * flush or something newer.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -58,8 +59,8 @@ static void coroutine_fn wander(BlockDriverState *bs)
     }
 }
 
-static int coroutine_fn mem_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                   size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn mem_preadv(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                   IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     MemDisk *d = bs->opaque;
 
@@ -84,8 +85,8 @@ static void store(MemDisk *d, uint64_t offset, const void *data, uint64_t bytes)
     g_ptr_array_add(d->pending, w);
 }
 
-static int coroutine_fn mem_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes, IOVector *qiov,
-                                    size_t qiov_offset, BdrvRequestFlags flags)
+static int coroutine_fn mem_pwritev(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                                    IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags)
 {
     g_autofree uint8_t *buf = g_malloc(bytes);
 
@@ -136,8 +137,8 @@ static int64_t coroutine_fn mem_getlength(BlockDriverState *bs)
     return ((MemDisk *)bs->opaque)->now->len;
 }
 
-static int coroutine_fn mem_truncate(BlockDriverState *bs, int64_t offset, bool exact, PreallocMode prealloc,
-                                     BdrvRequestFlags flags, Error **errp)
+static int coroutine_fn mem_truncate(BlockDriverState *bs, int64_t offset, bool exact,
+                                     PreallocMode prealloc, BdrvRequestFlags flags, Error **errp)
 {
     MemDisk *d = bs->opaque;
     guint old = d->now->len;
@@ -160,7 +161,8 @@ static void mem_close(BlockDriverState *bs)
 }
 
 static const BlockDriver mem_driver = {
-    .format_name = "memory", .driver = BLOCKDEV_DRIVER_FILE, .instance_size = sizeof(MemDisk), .close = mem_close,
+    .format_name = "memory", .driver = BLOCKDEV_DRIVER_FILE, .instance_size = sizeof(MemDisk),
+    .close = mem_close,
     .co_preadv = mem_preadv, .co_pwritev = mem_pwritev, .co_pwrite_zeroes = mem_pwrite_zeroes,
     .co_pdiscard = mem_pdiscard, .co_flush_to_disk = mem_flush, .co_getlength = mem_getlength,
     .co_truncate = mem_truncate,
@@ -255,7 +257,10 @@ static void photo_free(void *opaque)
     g_free(p);
 }
 
-/* Each sector of what was not flushed may have reached the disk or not, in any order between writes. */
+/*
+ * Each sector of what was not flushed may have reached the disk or not, in any order between
+ * writes.
+ */
 static GByteArray *photograph(MemDisk *d)
 {
     GByteArray *image = g_byte_array_append(g_byte_array_new(), d->flushed->data, d->flushed->len);
@@ -365,14 +370,17 @@ static void coroutine_fn one_op(Worker *w)
         first = w->number * part + at / cluster * cluster;
         version = begin_version(w, 0, first, cluster);
         tag(buf, first, cluster, version);
-        g_assert_cmpint(blk_co_pwrite_compressed(g->blk, first * SECTOR, (int64_t)cluster * SECTOR, buf), ==, 0);
+        g_assert_cmpint(
+            blk_co_pwrite_compressed(g->blk, first * SECTOR, (int64_t)cluster * SECTOR, buf), ==,
+            0);
     } else if (kind < 18) {
         begin_version(w, ZERO_VERSION, first / cluster * cluster, 0);
         /* Whole clusters of it, which then read as zeroes. */
         first = (first + cluster - 1) / cluster * cluster;
         if (first + cluster <= (w->number + 1) * part) {
             begin_version(w, ZERO_VERSION, first, cluster);
-            g_assert_cmpint(blk_co_pdiscard(g->blk, first * SECTOR, (int64_t)cluster * SECTOR), ==, 0);
+            g_assert_cmpint(blk_co_pdiscard(g->blk, first * SECTOR, (int64_t)cluster * SECTOR), ==,
+                            0);
         }
     } else if (kind == 18) {
         w->g->busy[w->number] = 0;
@@ -435,13 +443,13 @@ static void verify_content(BlockBackend *blk, const Sector *model)
 
         for (unsigned i = 0; i < SECTOR; i += 8) {
             if (ldl_le_p(p + i) != version || ldl_le_p(p + i + 4) != (version ? s : 0)) {
-                g_error("sector %u is torn or not its own: %08x of %u at %u, version %u", s, ldl_le_p(p + i),
-                        ldl_le_p(p + i + 4), i, version);
+                g_error("sector %u is torn or not its own: %08x of %u at %u, version %u", s,
+                        ldl_le_p(p + i), ldl_le_p(p + i + 4), i, version);
             }
         }
         if (!model_allows(&model[s], version)) {
-            g_error("sector %u has version %u, but %u was flushed (%u later ones)", s, version, model[s].sure,
-                    model[s].later->len);
+            g_error("sector %u has version %u, but %u was flushed (%u later ones)", s, version,
+                    model[s].sure, model[s].later->len);
         }
     }
 }
@@ -449,7 +457,8 @@ static void verify_content(BlockBackend *blk, const Sector *model)
 static void verify_photo(Photo *p, bool lazy)
 {
     BlockDriverState *mem = mem_node("photo", p->image);
-    BlockBackend *blk = blk_from("{'driver': 'qcow2', 'node-name': 'q', 'file': 'photo', 'read-only': true}");
+    BlockBackend *blk =
+        blk_from("{'driver': 'qcow2', 'node-name': 'q', 'file': 'photo', 'read-only': true}");
     CheckCall call = { .bs = blk_bs(blk) };
 
     verify_content(blk, p->sectors);
@@ -484,9 +493,14 @@ static void coroutine_fn format_entry(void *opaque)
     BlockdevCreateOptions opts = { .driver = BLOCKDEV_DRIVER_QCOW2 };
     BlockdevRef ref = { .type = QTYPE_QSTRING, .u.reference = call->mem->node_name };
 
-    opts.u.qcow2 = (BlockdevCreateOptionsQcow2) {
-        .file = &ref, .size = DISK_BYTES, .has_cluster_size = true, .cluster_size = 1u << call->cluster_bits,
-        .has_refcount_bits = true, .refcount_bits = 1 << call->refcount_order, .has_lazy_refcounts = true,
+    opts.u.qcow2 = (BlockdevCreateOptionsQcow2){
+        .file = &ref,
+        .size = DISK_BYTES,
+        .has_cluster_size = true,
+        .cluster_size = 1u << call->cluster_bits,
+        .has_refcount_bits = true,
+        .refcount_bits = 1 << call->refcount_order,
+        .has_lazy_refcounts = true,
         .lazy_refcounts = call->lazy,
     };
     g_assert_cmpint(qcow2_co_create(&opts, &error_abort), ==, 0);
@@ -494,7 +508,9 @@ static void coroutine_fn format_entry(void *opaque)
 
 static void power_cuts(unsigned seed, unsigned cluster_bits, unsigned refcount_order, bool lazy)
 {
-    FormatCall format = { .cluster_bits = cluster_bits, .refcount_order = refcount_order, .lazy = lazy };
+    FormatCall format = { .cluster_bits = cluster_bits,
+                          .refcount_order = refcount_order,
+                          .lazy = lazy };
     Guest guest = { .ops = 700 };
 
     rng = g_rand_new_with_seed(seed);
@@ -505,8 +521,9 @@ static void power_cuts(unsigned seed, unsigned cluster_bits, unsigned refcount_o
     photos = g_ptr_array_new_with_free_func(photo_free);
     format.mem = mem_node("mem", NULL);
     run_co(format_entry, &format);
-    guest.blk = blk_from("{'driver': 'qcow2', 'node-name': 'q', 'file': 'mem', 'discard': 'unmap', "
-                         "'pass-discard-other': true, 'l2-cache-size': 1, 'refcount-cache-size': 1}");
+    guest.blk =
+        blk_from("{'driver': 'qcow2', 'node-name': 'q', 'file': 'mem', 'discard': 'unmap', "
+                 "'pass-discard-other': true, 'l2-cache-size': 1, 'refcount-cache-size': 1}");
     moment = maybe_photograph;
     run_co(guest_entry, &guest);
     moment = NULL;

@@ -1,6 +1,6 @@
 /*
- * JSON out of a stream: values, errors with their exact text, how reading goes on after an error, and
- * limits. Every input is fed whole and byte by byte; both must give the same.
+ * JSON out of a stream: values, errors with their exact text, how reading goes on after an error,
+ * and limits. Every input is fed whole and byte by byte; both must give the same.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -116,10 +116,12 @@ static void test_recovery(void)
 {
     check("\xff\n{}", "E JSON parse error, stray '\xef\xbf\xbd'\n{}\n");
     check("GET / HTTP/1.0\r\n{}", "E JSON parse error, stray 'G'\n{}\n");
-    check("{\"a\":01}\n{}", "E JSON parse error, stray '01'\nE JSON parse error, expecting value\n{}\n");
+    check("{\"a\":01}\n{}",
+          "E JSON parse error, stray '01'\nE JSON parse error, expecting value\n{}\n");
     check("[-x,{}", "E JSON parse error, stray '-x'\nE JSON parse error, expecting value\n{}\n");
     check("[\"abc\n{}", "E JSON parse error, stray '\"abc'\n{}\n");
-    check_len("[\"a\0b\n{}", 8, "E JSON parse error, stray '\"a'\nE JSON parse error, invalid keyword 'b'\n{}\n");
+    check_len("[\"a\0b\n{}", 8,
+              "E JSON parse error, stray '\"a'\nE JSON parse error, invalid keyword 'b'\n{}\n");
 }
 
 static void test_nesting(void)

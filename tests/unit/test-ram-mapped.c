@@ -160,7 +160,9 @@ static void test_writers(gconstpointer opaque)
     g_unlink(path);
 }
 
-/* The layout ------------------------------------------------------------------------------------ */
+/*
+ * The layout ------------------------------------------------------------------------------------
+ */
 
 typedef struct File {
     uint8_t *data;
@@ -283,7 +285,9 @@ static void test_sparse(void)
     g_unlink(path);
 }
 
-/* Files that are wrong -------------------------------------------------------------------------- */
+/*
+ * Files that are wrong --------------------------------------------------------------------------
+ */
 
 /* A good file of one block "a" of 100 pages; the header is at byte 19. */
 #define HEADER_AT 19
@@ -334,19 +338,22 @@ static void test_refused_header(void)
     check_refused(4, 16384, 8, "RAM block 'a': the page size is 16384, only 4096 is supported");
     check_refused(12, 46, 8, "RAM block 'a': the bitmap at offset 46 overlaps what comes before "
                   "offset 47");
-    check_refused(12, MIB - 8, 8, "RAM block 'a': the bitmap of 16 bytes at offset 1048568 overlaps "
+    check_refused(12, MIB - 8, 8,
+                  "RAM block 'a': the bitmap of 16 bytes at offset 1048568 overlaps "
                   "the pages at offset 1048576");
     check_refused(12, UINT64_MAX - 3, 8, "RAM block 'a': the bitmap of 16 bytes at offset "
                   "18446744073709551612 overlaps the pages at offset 1048576");
     check_refused(20, MIB + 4096, 8, "RAM block 'a': the pages at offset 1052672 do not begin at a "
                   "multiple of 1048576");
-    check_refused(20, 2 * MIB, 8, "RAM block 'a': 409600 bytes of pages at offset 2097152 go beyond "
+    check_refused(20, 2 * MIB, 8,
+                  "RAM block 'a': 409600 bytes of pages at offset 2097152 go beyond "
                   "the end of the file, which has 1458203 bytes: it is truncated or not complete");
     check_refused(20, UINT64_MAX - MIB + 1, 8, "RAM block 'a': 409600 bytes of pages at offset "
                   "18446744073708503040 go beyond the end of the file, which has 1458203 bytes: it "
                   "is truncated or not complete");
     /* Page 100 of 100: byte 12 of the bitmap holds bits 96 to 103. */
-    check_refused(28 + 12, 0x1f, 1, "RAM block 'a': the bitmap at offset 47 has bits set beyond the "
+    check_refused(28 + 12, 0x1f, 1,
+                  "RAM block 'a': the bitmap at offset 47 has bits set beyond the "
                   "last page");
 }
 
@@ -389,7 +396,9 @@ static void test_refused_cut(void)
     g_unlink(path);
 }
 
-/* Bytes of entry, header and bitmap changed: loaded or refused, nothing read beside guest memory. */
+/*
+ * Bytes of entry, header and bitmap changed: loaded or refused, nothing read beside guest memory.
+ */
 static void test_spoiled_anywhere(void)
 {
     RamHarness *h;
@@ -459,7 +468,9 @@ static void test_file_too_large(gconstpointer opaque)
     g_unlink(path);
 }
 
-/* The engine ------------------------------------------------------------------------------------ */
+/*
+ * The engine ------------------------------------------------------------------------------------
+ */
 
 static void test_file_io(gconstpointer opaque)
 {

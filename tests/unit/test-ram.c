@@ -215,7 +215,10 @@ static void test_ignore_shared(void)
     g_unlink(path);
 }
 
-/* Memory over a file, private and shared, of which part was read here, part was written, part neither. */
+/*
+ * Memory over a file, private and shared, of which part was read here, part was written, part
+ * neither.
+ */
 static void test_file_backed(gconstpointer opaque)
 {
     g_autoptr(RamHarness) h = ram_harness_new();
@@ -250,7 +253,9 @@ static void test_file_backed(gconstpointer opaque)
     g_unlink(path);
 }
 
-/* Streams that are wrong ------------------------------------------------------------------------ */
+/*
+ * Streams that are wrong ------------------------------------------------------------------------
+ */
 
 static void add(GByteArray *b, uint64_t value, unsigned size)
 {
@@ -311,7 +316,8 @@ static void test_refused_blocks(void)
     b = begin_stream(65536);
     add_id(b, "a");
     add(b, 32768, 8);
-    check_refused(b, "RAM block 'a' has 32768 bytes at the source, but 65536 bytes in this machine");
+    check_refused(b,
+                  "RAM block 'a' has 32768 bytes at the source, but 65536 bytes in this machine");
 
     b = begin_stream(32768);
     add_id(b, "a");
@@ -416,7 +422,8 @@ static void test_refused_pages(void)
 
     b = good_beginning();
     add(b, RAM_RECORD_MULTIFD_FLUSH, 8);
-    check_refused(b, "the stream waits for multifd channels, but the capability multifd is not set");
+    check_refused(b,
+                  "the stream waits for multifd channels, but the capability multifd is not set");
 
     for (unsigned i = 0; i < block->used_length; i++) {
         g_assert_cmpuint(block->host[i], ==, 0);

@@ -168,7 +168,9 @@ static void test_file_contents(gconstpointer data)
     bool share = GPOINTER_TO_INT(data);
     g_autofree char *path = g_build_filename(tmpdir, "contents", NULL);
     g_autofree uint8_t *page = g_malloc(PAGE);
-    RAMBacking backing = { .kind = RAM_BACKING_FILE, .path = path, .share = share, .offset = 4 * PAGE };
+    RAMBacking backing = {
+        .kind = RAM_BACKING_FILE, .path = path, .share = share, .offset = 4 * PAGE
+    };
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     uint8_t byte;
     RAMBlock *block;
@@ -333,7 +335,9 @@ static void test_hugetlb(void)
 static void test_readonly(void)
 {
     g_autofree char *path = g_build_filename(tmpdir, "ro", NULL);
-    RAMBacking backing = { .kind = RAM_BACKING_FILE, .path = path, .share = true, .readonly = true };
+    RAMBacking backing = {
+        .kind = RAM_BACKING_FILE, .path = path, .share = true, .readonly = true
+    };
     g_autofree char *content = g_strnfill(2 * PAGE, 'r');
     Error *err = NULL;
     RAMBlock *block;
@@ -381,7 +385,8 @@ static void test_errors(void)
     expect_error("z", PAGE, &odd, "The alignment 3 of RAM block 'z' must be a power of two and a "
                  "multiple of the page size 4096");
 
-    text = g_strdup_printf("The file '%s' has 5 bytes, RAM block 'z' needs 4096 from offset 0", small);
+    text =
+        g_strdup_printf("The file '%s' has 5 bytes, RAM block 'z' needs 4096 from offset 0", small);
     expect_error("z", PAGE, &file, text);
     g_free(text);
     file.offset = 100;
@@ -399,7 +404,8 @@ static void test_errors(void)
     expect_error("z", PAGE, &file, text);
     g_free(text);
     file.path = "/dev/null";
-    expect_error("z", PAGE, &file, "'/dev/null' cannot be behind RAM block 'z': it is not a regular "
+    expect_error("z", PAGE, &file,
+                 "'/dev/null' cannot be behind RAM block 'z': it is not a regular "
                  "file");
     /* A file made for a block that could not be made goes again. */
     file = (RAMBacking){ .kind = RAM_BACKING_FILE, .path = fresh, .align = 3 };

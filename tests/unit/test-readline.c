@@ -1,6 +1,6 @@
 /*
- * Keys go in, and a small terminal at the other end shows what a person would see: the tests compare
- * its screen, not the bytes.
+ * Keys go in, and a small terminal at the other end shows what a person would see: the tests
+ * compare its screen, not the bytes.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,6 +1,7 @@
 /*
  * The serial port, driven through its ports with a socket at the other end of the line: registers,
- * interrupts, FIFOs, loopback, flow control in both directions, standing with the machine, migration.
+ * interrupts, FIFOs, loopback, flow control in both directions, standing with the machine,
+ * migration.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -51,7 +52,9 @@ static void put(unsigned reg, uint8_t value)
     port_write((uint16_t)(COM1 + reg), value, 1);
 }
 
-/* Let the main loop turn until a byte of the peer's can be read, the port has input, or whatever. */
+/*
+ * Let the main loop turn until a byte of the peer's can be read, the port has input, or whatever.
+ */
 #define WAIT_UNTIL(condition) do { \
     gint64 end_ = g_get_monotonic_time() + DEADLINE_US; \
     while (!(condition)) { \

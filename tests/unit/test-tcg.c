@@ -25,8 +25,9 @@ static void test_refusals(void)
         { "host", "CPU model 'host' requires KVM" },
         { "qemu64,+avx",
           "-cpu qemu64,+avx: the tcg accelerator cannot change the features of a model" },
-        { "z80", "unable to find CPU model 'z80' (there are: qemu64, kvm64, phenom, core2duo, Conroe, "
-                 "Penryn, Nehalem, Westmere, max)" },
+        { "z80",
+          "unable to find CPU model 'z80' (there are: qemu64, kvm64, phenom, core2duo, Conroe, "
+          "Penryn, Nehalem, Westmere, max)" },
     };
     struct json_object *opts = json_object_new_object();
     Error *err = NULL;
@@ -174,7 +175,10 @@ static void test_reset_state(void)
     g_assert_null(tcg.cannot_run);
 }
 
-/* Other modes than long mode: a counter in EAX and in memory, through segments that are where they are. */
+/*
+ * Other modes than long mode: a counter in EAX and in memory, through segments that are where they
+ * are.
+ */
 static const struct Mode {
     const char *name;
     bool protection, paging, code32;
@@ -282,7 +286,8 @@ static void test_no_mode(void)
     enter_mode(&modes[4], cpu);
     cpu->env.rflags |= 1 << 17;
     harness_push(cpu);
-    g_assert_cmpstr(tcg.cannot_run, ==, "the vCPU is in virtual 8086 mode, where the tcg accelerator "
+    g_assert_cmpstr(tcg.cannot_run, ==,
+                    "the vCPU is in virtual 8086 mode, where the tcg accelerator "
                     "cannot run it");
     harness_load_code(cpu, 0x100000, spin, sizeof(spin));
     harness_push(cpu);
@@ -324,11 +329,11 @@ static void test_guest_segments(void)
 }
 
 /*
- * A guest that knows what it has done: RBX counts rounds, and after each round the counter in memory,
- * the sum of two branches' counters, a lane of XMM0 and the top of the x87 stack must be equal to it,
- * and the stack pointer must be back. Between, it recurses, keeps conditions and the direction flag
- * over the borders of blocks, and reads the clock. RDI points to: the counter, the number of the check
- * that failed, room for FISTP, the stack pointer.
+ * A guest that knows what it has done: RBX counts rounds, and after each round the counter in
+ * memory, the sum of two branches' counters, a lane of XMM0 and the top of the x87 stack must be
+ * equal to it, and the stack pointer must be back. Between, it recurses, keeps conditions and the
+ * direction flag over the borders of blocks, and reads the clock. RDI points to: the counter, the
+ * number of the check that failed, room for FISTP, the stack pointer.
  */
 static const uint8_t careful_code[] = {
     0x48, 0x89, 0x67, 0x18, 0xdb, 0xe3,        /* mov [rdi+0x18], rsp; fninit */

@@ -1,6 +1,6 @@
 /*
- * The state of a virtio-blk device as it moves: it arrives whole, and a stream that was made up is refused
- * or leaves a device that harms nobody.
+ * The state of a virtio-blk device as it moves: it arrives whole, and a stream that was made up is
+ * refused or leaves a device that harms nobody.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -27,7 +27,8 @@
 /* Where things are in the stream. */
 enum {
     AT_SLOT = 0, AT_STATUS = 4, AT_FEATURES = 21, AT_BROKEN = 33, AT_NUM_QUEUES = 34, AT_QUEUE = 38,
-    QUEUE_NUM_MAX = 0, QUEUE_NUM = 4, QUEUE_READY = 8, QUEUE_DESC = 9, QUEUE_AVAIL = 17, QUEUE_USED = 25,
+    QUEUE_NUM_MAX = 0, QUEUE_NUM = 4, QUEUE_READY = 8, QUEUE_DESC = 9, QUEUE_AVAIL = 17,
+    QUEUE_USED = 25,
     QUEUE_LAST_AVAIL = 33, QUEUE_USED_IDX = 35, QUEUE_BYTES = 40,
 };
 
@@ -69,8 +70,8 @@ static void drive(void)
 
 static DeviceState *new_device(void)
 {
-    g_autofree char *text = g_strdup_printf("virtio-blk-device,drive=n0,num-queues=%u,queue-size=%u",
-                                            QUEUES, QUEUE_SIZE);
+    g_autofree char *text = g_strdup_printf(
+        "virtio-blk-device,drive=n0,num-queues=%u,queue-size=%u", QUEUES, QUEUE_SIZE);
 
     return harness_device(text);
 }
@@ -123,21 +124,30 @@ static void test_refused(void)
     const unsigned q1 = AT_QUEUE + QUEUE_BYTES;
     const Change changes[] = {
         { AT_STATUS, 1, 7, "/machine/peripheral-anon/device[0]: status 0x7 is not possible" },
-        { AT_FEATURES, 8, 1ull << 50, "/machine/peripheral-anon/device[0]: the guest uses features "
+        { AT_FEATURES, 8, 1ull << 50,
+          "/machine/peripheral-anon/device[0]: the guest uses features "
           "0x4000000000000, which this side does not offer" },
-        { q1 + QUEUE_NUM, 4, 0, "/machine/peripheral-anon/device[0]: queue 1: a size of 0 is not a power of "
+        { q1 + QUEUE_NUM, 4, 0,
+          "/machine/peripheral-anon/device[0]: queue 1: a size of 0 is not a power of "
           "two up to 16" },
-        { q1 + QUEUE_NUM, 4, 32, "/machine/peripheral-anon/device[0]: queue 1: a size of 32 is not a power "
+        { q1 + QUEUE_NUM, 4, 32,
+          "/machine/peripheral-anon/device[0]: queue 1: a size of 32 is not a power "
           "of two up to 16" },
-        { q1 + QUEUE_DESC, 8, 1ull << 40, "/machine/peripheral-anon/device[0]: queue 1: the descriptor "
+        { q1 + QUEUE_DESC, 8, 1ull << 40,
+          "/machine/peripheral-anon/device[0]: queue 1: the descriptor "
           "table, 256 bytes at 0x10000000000, is not in RAM" },
-        { q1 + QUEUE_AVAIL, 8, 1, "/machine/peripheral-anon/device[0]: queue 1: the avail ring at 0x1 is not "
+        { q1 + QUEUE_AVAIL, 8, 1,
+          "/machine/peripheral-anon/device[0]: queue 1: the avail ring at 0x1 is not "
           "aligned to 2 bytes" },
-        { q1 + QUEUE_USED, 8, RAM_BYTES - 4, "/machine/peripheral-anon/device[0]: queue 1: the used ring, "
+        { q1 + QUEUE_USED, 8, RAM_BYTES - 4,
+          "/machine/peripheral-anon/device[0]: queue 1: the used ring, "
           "134 bytes at 0x3ffffc, is not in RAM" },
-        { q1 + QUEUE_LAST_AVAIL, 2, 17, "/machine/peripheral-anon/device[0]: queue 1: 17 chains cannot be in "
+        { q1 + QUEUE_LAST_AVAIL, 2, 17,
+          "/machine/peripheral-anon/device[0]: queue 1: 17 chains cannot be in "
           "use in a queue of 16" },
-        /* Queue 0 is not in use, and a broken device is of no use: what is there does not matter. */
+        /*
+         * Queue 0 is not in use, and a broken device is of no use: what is there does not matter.
+         */
         { AT_QUEUE + QUEUE_DESC, 8, 1ull << 40, NULL },
         { q1 + QUEUE_LAST_AVAIL, 2, 16, NULL },
         { AT_BROKEN, 1, 1, NULL },
@@ -209,8 +219,9 @@ static void test_held(void)
         uint16_t queue, head;
         bool ok;
     } cases[] = {
-        { 1, 1, 0, true }, { 2, 1, 15, true }, { 1, 1, 16, false }, { 1, 0, 0, false }, { 1, 2, 0, false },
-        { VIRTIO_BLK_TAKEN_MAX + 1, 1, 0, false }, { UINT32_MAX, 1, 0, false },
+        { 1, 1, 0, true },           { 2, 1, 15, true }, { 1, 1, 16, false },
+        { 1, 0, 0, false },          { 1, 2, 0, false }, { VIRTIO_BLK_TAKEN_MAX + 1, 1, 0, false },
+        { UINT32_MAX, 1, 0, false },
     };
     g_autoptr(GBytes) state = driven_state();
 

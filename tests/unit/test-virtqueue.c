@@ -1,6 +1,6 @@
 /*
- * Virtqueues against a driver that may break every rule: rings in a piece of guest memory, what is taken
- * and given back, and what each broken rule is called.
+ * Virtqueues against a driver that may break every rule: rings in a piece of guest memory, what is
+ * taken and given back, and what each broken rule is called.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -1,7 +1,7 @@
 /*
- * The sections of the processor and of the VM's devices: everything that is in them comes back, what
- * is missing is absent, and what cannot be is refused. Over the qtest accelerator, which keeps what it
- * is given.
+ * The sections of the processor and of the VM's devices: everything that is in them comes back,
+ * what is missing is absent, and what cannot be is refused. Over the qtest accelerator, which keeps
+ * what it is given.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -69,7 +69,8 @@ static int load(const Registered *section, QIOChannel *ioc, Error **errp)
 {
     qio_channel_io_seek(ioc, 0, SEEK_SET, &error_abort);
     g_autoptr(MigrationFile) f = mfile_new_input(ioc);
-    int ret = vmstate_load_state(f, section->vmsd, section->opaque, section->vmsd->version_id, errp);
+    int ret =
+        vmstate_load_state(f, section->vmsd, section->opaque, section->vmsd->version_id, errp);
 
     if (ret == 0) {
         g_assert_cmphex(mfile_get_u8(f), ==, 0x7e);

@@ -1,6 +1,6 @@
 /*
- * Whether this kernel maps the shared page of zeroes where private memory is read that nobody wrote.
- * Most do; one that gives out a page of its own instead makes a read look like a write.
+ * Whether this kernel maps the shared page of zeroes where private memory is read that nobody
+ * wrote. Most do; one that gives out a page of its own instead makes a read look like a write.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
