@@ -130,8 +130,14 @@ void img_die_of_signal(void)
 
 void img_signal_unlink(const char *path)
 {
-    /* The old text is not freed: a signal may be reading it. */
-    __atomic_store_n(&unlink_at_signal, path ? g_strdup(path) : NULL, __ATOMIC_SEQ_CST);
+    /* None is ever freed: a signal may be reading it. There are few. */
+    static GSList *paths;
+    char *copy = g_strdup(path);
+
+    if (copy) {
+        paths = g_slist_prepend(paths, copy);
+    }
+    __atomic_store_n(&unlink_at_signal, copy, __ATOMIC_SEQ_CST);
 }
 
 /* ---- progress ---- */
