@@ -62,6 +62,7 @@ check-slow: deps all
 check-asan: deps build-asan/build.ninja
 	@ninja -C build-asan
 	@FERRY_TEST_TIMEOUT=300 ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 \
+	 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0 \
 	 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	 meson test -C build-asan --no-rebuild --print-errorlogs --no-suite slow --no-suite bench \
 	   --timeout-multiplier 4

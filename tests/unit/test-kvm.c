@@ -136,9 +136,10 @@ static void test_vm_state(void)
 static void test_reset_state(void)
 {
     CPUState *cpu = cpu_get(0);
-    X86CPUState *env = &cpu->env;
+    X86CPUState *env;
 
     HARNESS_SKIP_IF_ABSENT();
+    env = &cpu->env;
     x86_cpu_state_reset(env, true);
     harness_push(cpu);
     harness_sync(cpu);
