@@ -10,7 +10,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 """
 import os
 
-from lib import BenchError, figures, host, process
+from lib import BenchError, figures, fio, host, process
 
 SIZE_MIB = 1024
 ROUNDS = 5
@@ -45,14 +45,18 @@ def check(path):
     process.run(["qemu-img", "check", "-q", path])
 
 
-def compare(name, sides, size, rounds, run):
-    """@run(program, path) measures one round; sides are (name, program)."""
+def compare(name, sides, size, rounds, run, device=None):
+    """@run(program, last) measures one round; sides are (name, program); @device() measures the device alone."""
     measured = [figures.Side(side, size) for side, _ in sides]
+    limit = figures.Side("fio, plain file", size)
     for i in range(rounds):
         for side, (_, program) in zip(measured, sides):
             side.add(*run(program, i == rounds - 1))
+        if device:
+            limit.add(*device())
     ours, peer = measured
-    figures.verdict(name, peer.seconds.median / ours.seconds.median, ours.lines() + peer.lines(), at_least=AIM)
+    figures.verdict(name, peer.seconds.median / ours.seconds.median,
+                    ours.lines() + peer.lines() + (limit.lines() if device else []), at_least=AIM)
     figures.verdict(name + "-cpu", peer.cpu.median / ours.cpu.median, [ours.cpu, peer.cpu])
 
 
@@ -62,8 +66,8 @@ def run(context):
     img = [("ferry-img", tool("ferry-img")), ("qemu-img", host.need_program("qemu-img", "qemu-utils"))]
     io = [("ferry-io", tool("ferry-io")), ("qemu-io", host.need_program("qemu-io", "qemu-utils"))]
 
-    with context.disk(2 * size) as disk:
-        path = disk.file("image.qcow2")
+    with context.disk(4 * size) as disk:
+        path, plain = disk.file("image.qcow2"), disk.file("plain")
 
         def write(bytes_each):
             def measure(program, last):
@@ -90,14 +94,16 @@ def run(context):
         def read_cached(program, _last):
             return bench(program, path, "-c", str(READS), "-s", "4096", "-S", str(READ_STEP), cache="writeback")
 
-        compare("qcow2-write-64k", img, size, rounds, write(65536))
+        compare("qcow2-write-64k", img, size, rounds, write(65536), lambda: fio.write_blocks(plain, size, 65536))
         compare("qcow2-write-4k", img, size // 8, rounds, lambda program, last: (
             make(path, size), bench(program, path, "-w", "-c", str(size // 8 // 4096), "-s", "4096"))[1])
         compare("qcow2-write-1m-io", io, size, rounds, write_by_io)
         make(path, size, "-o", "preallocation=full")
         process.run([img[1][1], "bench", "-f", "qcow2", "-w", "-t", "none", "-c", str(size // host.MIB), "-s",
                      str(host.MIB), path])
-        compare("qcow2-read-random", img, READS * 4096, rounds, read)
+        compare("qcow2-read-random", img, READS * 4096, rounds, read,
+                lambda: fio.read_blocks(plain, READS * 4096, 4096))
         read_cached(img[1][1], False)
         compare("qcow2-read-cached", img, READS * 4096, rounds, read_cached)
         host.remove(path)
+        host.remove(plain)

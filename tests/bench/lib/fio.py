@@ -4,16 +4,17 @@ Copyright (C) 2026 The Ferry developers
 SPDX-License-Identifier: GPL-2.0-or-later
 """
 import json
+import os
 
 from . import BenchError, host, process
 
 DEPTH = 16
 
 
-def _run(path, size, arguments):
+def _run(path, size, arguments, block="1M"):
     """Returns (seconds of the job as fio reports them, CPU seconds of fio)."""
     program = host.need_program("fio", "fio")
-    argv = [program, "--name=limit", f"--filename={path}", f"--size={size}", "--bs=1M", "--direct=1",
+    argv = [program, "--name=limit", f"--filename={path}", f"--size={size}", f"--bs={block}", "--direct=1",
             "--ioengine=io_uring", f"--iodepth={DEPTH}", "--output-format=json", *arguments]
     _, cpu, text = process.run(argv)
     job = json.loads(text[text.index("{"):])["jobs"][0]
@@ -27,6 +28,18 @@ def write(path, size):
     """A new file written from end to end, on stable storage at the end."""
     host.settle()
     return _run(path, size, ["--rw=write", "--end_fsync=1"])
+
+
+def write_blocks(path, size, block):
+    """A new file written from end to end in blocks of that many bytes."""
+    host.remove(path)
+    return _run(path, size, ["--rw=write"], block)
+
+
+def read_blocks(path, size, block):
+    """Blocks of that many bytes read all over a file, @size bytes in all."""
+    host.drop_cache(path)
+    return _run(path, size, ["--rw=randread", f"--filesize={os.path.getsize(path)}", f"--io_size={size}"], block)
 
 
 def read(path, size, offset):
