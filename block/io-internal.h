@@ -11,6 +11,7 @@
 #define BLOCK_IO_INTERNAL_H
 
 #include "block/driver.h"
+#include "util/round.h"
 
 /*
  * tracked.c
@@ -77,15 +78,5 @@ void bdrv_note_write(BlockDriverState *bs, int64_t offset, int64_t bytes);
 /* copy-range.c: a read that also copies into the node what it takes from the backing file. */
 int coroutine_fn bdrv_co_copy_on_read(BdrvTrackedRequest *req, int64_t offset, int64_t bytes,
                                       IOVector *qiov, size_t qiov_offset, BdrvRequestFlags flags);
-
-static inline int64_t round_down_i64(int64_t value, int64_t align)
-{
-    return value - value % align;
-}
-
-static inline int64_t round_up_i64(int64_t value, int64_t align)
-{
-    return round_down_i64(value + align - 1, align);
-}
 
 #endif

@@ -91,7 +91,7 @@ size_t qcow2_bitmap_parse(const uint8_t *buf, size_t len, Qcow2BitmapEntry *entr
         entry->extra = g_byte_array_append(g_byte_array_new(), buf + ENTRY_BYTES, extra_len);
     }
     entry->name = g_strndup((const char *)buf + ENTRY_BYTES + extra_len, name_len);
-    return MIN(qcow2_round_up(end, 8), len);
+    return MIN(round_up_u64(end, 8), len);
 }
 
 void qcow2_bitmap_free(Qcow2BitmapEntry *entry)
@@ -115,7 +115,7 @@ static bool check_table(const Qcow2State *s, const Qcow2BitmapEntry *e, Error **
     if (qcow2_in_cluster(s, e->table_offset) || !e->table_offset != !e->table_size ||
         e->table_offset > QCOW2_MAX_HOST_OFFSET ||
         (uint64_t)e->table_size << s->cluster_bits >
-            qcow2_round_up(QCOW2_MAX_BITMAP_BYTES, s->cluster_size)) {
+            round_up_u64(QCOW2_MAX_BITMAP_BYTES, s->cluster_size)) {
         error_setg(errp, "the table of bitmap '%s' (%u entries at offset 0x%" PRIx64 ") is invalid",
                    e->name, e->table_size, e->table_offset);
         return false;
@@ -210,7 +210,7 @@ static GByteArray *serialize_dir(GPtrArray *entries)
             g_byte_array_append(dir, e->extra->data, extra_len);
         }
         g_byte_array_append(dir, (const uint8_t *)e->name, strlen(e->name));
-        g_byte_array_append(dir, zeroes, qcow2_round_up(dir->len, 8) - dir->len);
+        g_byte_array_append(dir, zeroes, round_up_u64(dir->len, 8) - dir->len);
     }
     return dir;
 }

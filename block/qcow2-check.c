@@ -106,7 +106,7 @@ static bool table_is_there(const Check *c, uint64_t offset, uint64_t bytes)
     uint64_t end;
 
     return !__builtin_add_overflow(offset, bytes, &end) &&
-           end <= qcow2_round_up(c->s->file_len, c->s->cluster_size);
+           end <= round_up_u64(c->s->file_len, c->s->cluster_size);
 }
 
 /* ---- mapping tables ---- */
@@ -136,7 +136,7 @@ static const char *l2_entry_fault(const Check *c, uint64_t entry)
     if (qcow2_in_cluster(s, host)) {
         return "refers to an offset where no cluster begins";
     }
-    return host >= qcow2_round_up(s->file_len, s->cluster_size) &&
+    return host >= round_up_u64(s->file_len, s->cluster_size) &&
                    host >> s->cluster_bits >= covered
                ? "lies behind the end of the file"
                : NULL;

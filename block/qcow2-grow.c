@@ -36,7 +36,7 @@ int coroutine_fn qcow2_extend_file(BlockDriverState *bs, uint64_t end)
     if (end > BDRV_MAX_LENGTH - step - s->cluster_size) {
         return -EFBIG;
     }
-    ret = extend_to(bs, qcow2_round_up(end + step, s->cluster_size));
+    ret = extend_to(bs, round_up_u64(end + step, s->cluster_size));
     if (ret < 0) {
         ret = extend_to(bs, end);
     }

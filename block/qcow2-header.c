@@ -284,7 +284,7 @@ static bool next_extension(const uint8_t *buf, uint32_t end, uint32_t *at, uint3
                    *type, *len);
         return false;
     }
-    *at = MIN(end, *at + 8 + (uint32_t)qcow2_round_up(*len, 8));
+    *at = MIN(end, *at + 8 + (uint32_t)round_up_u64(*len, 8));
     return true;
 }
 
@@ -433,7 +433,7 @@ typedef struct Writer {
 
 static bool put_extension(Writer *w, uint32_t type, const void *data, uint32_t len)
 {
-    size_t room = 8 + qcow2_round_up(len, 8);
+    size_t room = 8 + round_up_u64(len, 8);
 
     if (room > w->end - w->at) {
         return false;

@@ -92,7 +92,7 @@ int coroutine_fn qcow2_read_table(BlockDriverState *bs, uint64_t offset, uint64_
         return 0;
     }
     if (__builtin_add_overflow(offset, bytes, &end) ||
-        end > qcow2_round_up(len, qcow2_state(bs)->cluster_size)) {
+        end > round_up_u64(len, qcow2_state(bs)->cluster_size)) {
         return -EIO;
     }
     if (end > len) {
@@ -324,7 +324,7 @@ static int coroutine_fn reach_file_end(BlockDriverState *bs, uint64_t host, uint
     co_mutex_lock(&s->lock);
     ret = qcow2_extend_file(bs, host + bytes);
     if (ret == 0) {
-        s->zero_from = MAX(s->zero_from, qcow2_round_up(host + bytes, s->cluster_size));
+        s->zero_from = MAX(s->zero_from, round_up_u64(host + bytes, s->cluster_size));
         s->used_end = MAX(s->used_end, s->zero_from);
     }
     co_mutex_unlock(&s->lock);
@@ -469,7 +469,7 @@ int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, in
 int coroutine_fn qcow2_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t start = qcow2_round_up(offset, s->cluster_size), end = offset + bytes;
+    uint64_t start = round_up_u64(offset, s->cluster_size), end = offset + bytes;
     int ret = qcow2_begin_change(bs);
 
     if (ret < 0) {

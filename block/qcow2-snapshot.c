@@ -78,7 +78,7 @@ size_t qcow2_snapshot_parse(const uint8_t *buf, size_t len, Qcow2Snapshot *snap,
     parse_extra(buf + ENTRY_BYTES, extra_len, snap);
     snap->id = g_strndup((const char *)buf + ENTRY_BYTES + extra_len, id_len);
     snap->name = g_strndup((const char *)buf + ENTRY_BYTES + extra_len + id_len, name_len);
-    return MIN(qcow2_round_up(end, 8), len);
+    return MIN(round_up_u64(end, 8), len);
 }
 
 void qcow2_snapshot_free(Qcow2Snapshot *snap)

@@ -216,7 +216,7 @@ static int coroutine_fn zero_rest(BlockDriverState *bs, uint64_t from, uint64_t 
     Qcow2Mapping map;
     int ret;
 
-    to = MIN(to, qcow2_round_up(from, s->cluster_size));
+    to = MIN(to, round_up_u64(from, s->cluster_size));
     if (from >= to) {
         return 0;
     }
@@ -245,13 +245,13 @@ static int coroutine_fn zero_added(BlockDriverState *bs, uint64_t from, uint64_t
                                    Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t start = qcow2_round_up(from, s->cluster_size), backing = qcow2_backing_len(bs);
+    uint64_t start = round_up_u64(from, s->cluster_size), backing = qcow2_backing_len(bs);
     int ret = zero_rest(bs, from, to);
 
     /* Where there is no backing file nothing is there. */
     if (ret >= 0 && all && start < MIN(to, backing)) {
         ret = qcow2_zero_clusters(bs, start,
-                                  MIN(to, qcow2_round_up(backing, s->cluster_size)) - start, 0);
+                                  MIN(to, round_up_u64(backing, s->cluster_size)) - start, 0);
     }
     if (ret == -ENOTSUP) {
         error_setg(errp, "A qcow2 image of version 2 cannot be made longer where its backing file "
@@ -275,7 +275,7 @@ static int coroutine_fn grow(BlockDriverState *bs, uint64_t old, uint64_t size,
         ret = zero_added(bs, old, size, flags & BDRV_REQ_ZERO_WRITE, errp);
     }
     if (ret == 0 && prealloc != PREALLOC_MODE_OFF) {
-        ret = preallocate(bs, qcow2_round_up(old, s->cluster_size), size, prealloc, errp);
+        ret = preallocate(bs, round_up_u64(old, s->cluster_size), size, prealloc, errp);
     }
     if (ret == 0) {
         ret = qcow2_write_back(bs);
@@ -289,7 +289,7 @@ static int coroutine_fn grow(BlockDriverState *bs, uint64_t old, uint64_t size,
 static int coroutine_fn shrink(BlockDriverState *bs, uint64_t old, uint64_t size, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t start = qcow2_round_up(size, s->cluster_size);
+    uint64_t start = round_up_u64(size, s->cluster_size);
     int ret = 0;
 
     if (start < old) {

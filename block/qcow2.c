@@ -129,7 +129,7 @@ static int init_caches(BlockDriverState *bs, Error **errp)
 static void init_state(Qcow2State *s)
 {
     s->free_hint = s->packed_at = s->used_end = 0;
-    s->zero_from = qcow2_round_up(s->file_len, s->cluster_size);
+    s->zero_from = round_up_u64(s->file_len, s->cluster_size);
     s->freed = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
     s->settled = g_array_new(FALSE, FALSE, sizeof(Qcow2Freed));
     s->freed_bytes = 0;

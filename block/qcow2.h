@@ -70,6 +70,7 @@
 #define BLOCK_QCOW2_H
 
 #include "block/driver.h"
+#include "util/round.h"
 
 #define QCOW2_MAGIC 0x514649fbu
 #define QCOW2_MIN_CLUSTER_BITS 9
@@ -729,11 +730,6 @@ static inline void qcow2_io_end(Qcow2State *s, unsigned epoch)
     if (--s->io_count[epoch] == 0 && epoch != s->io_epoch) {
         co_queue_restart_all(&s->io_drained);
     }
-}
-
-static inline uint64_t qcow2_round_up(uint64_t value, uint64_t to)
-{
-    return (value + to - 1) / to * to;
 }
 
 static inline uint64_t qcow2_start_of_cluster(const Qcow2State *s, uint64_t offset)

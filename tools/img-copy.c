@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "tools/img-convert.h"
+#include "util/round.h"
 #include "util/zero.h"
 
 /*
@@ -187,11 +188,6 @@ static int coroutine_fn look_ahead(Run *r)
     return 0;
 }
 
-static int64_t round_up(int64_t value, int64_t unit)
-{
-    return (value + unit - 1) / unit * unit;
-}
-
 /* The chunk at r->pos. What is zero for less than a unit is data. */
 static void cut_chunk(Run *r, Chunk *c)
 {
@@ -206,7 +202,7 @@ static void cut_chunk(Run *r, Chunk *c)
             end = MIN(r->pos + r->unit, r->total);
         }
     } else {
-        end = MIN(round_up(end, r->unit), r->total);
+        end = MIN(round_up_i64(end, r->unit), r->total);
     }
     c->bytes = end - r->pos;
     if (c->kind == CHUNK_DATA || (c->kind == CHUNK_ZERO && r->copy->min_sparse == 0)) {
@@ -406,7 +402,7 @@ static int64_t source_length(const ImgCopy *copy, unsigned i, Error **errp)
 
 static int64_t pad(int64_t length, bool last)
 {
-    return last ? length : round_up(length, BDRV_SECTOR_BYTES);
+    return last ? length : round_up_i64(length, BDRV_SECTOR_BYTES);
 }
 
 int64_t img_copy_length(const ImgCopy *copy, Error **errp)
@@ -451,7 +447,7 @@ static void set_units(Run *r)
     img_run(ask_target, &f);
     r->unit = MAX(f.info.cluster_size, bs->bl.request_alignment);
     r->chunk_bytes =
-        copy->compress ? r->unit : round_up(MAX(CHUNK_BYTES, bs->bl.opt_transfer), r->unit);
+        copy->compress ? r->unit : round_up_i64(MAX(CHUNK_BYTES, bs->bl.opt_transfer), r->unit);
     if (bs->bl.max_transfer && !copy->compress) {
         r->chunk_bytes =
             CLAMP((int64_t)bs->bl.max_transfer / r->unit * r->unit, r->unit, r->chunk_bytes);

@@ -16,6 +16,7 @@
 #include "tools/img-bitmaps.h"
 #include "tools/img-common.h"
 #include "util/cutils.h"
+#include "util/round.h"
 
 #define DEFAULT_CLUSTER_BYTES (64 * KiB)
 #define DEFAULT_REFCOUNT_BITS 16
@@ -50,11 +51,6 @@ typedef struct Measure {
     uint64_t data_bytes;        /* in whole clusters */
     int ret;
 } Measure;
-
-static uint64_t round_up(uint64_t value, uint64_t unit)
-{
-    return (value + unit - 1) / unit * unit;
-}
 
 static const char *get_string(struct json_object *opts, const char *key)
 {
@@ -100,7 +96,7 @@ static uint64_t refcount_clusters(const Measure *m, uint64_t clusters)
     do {
         before = table + blocks;
         blocks = (clusters + table + blocks + per_block - 1) / per_block;
-        table = round_up(blocks * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
+        table = round_up_u64(blocks * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
     } while (table + blocks != before);
     return before;
 }
@@ -108,9 +104,9 @@ static uint64_t refcount_clusters(const Measure *m, uint64_t clusters)
 /* All of a file whose every cluster is allocated. */
 static uint64_t full_qcow2_bytes(const Measure *m)
 {
-    uint64_t data = round_up(m->size, m->cluster) / m->cluster;
-    uint64_t l2 = round_up(data * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
-    uint64_t l1 = round_up(l2 * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
+    uint64_t data = round_up_u64(m->size, m->cluster) / m->cluster;
+    uint64_t l2 = round_up_u64(data * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
+    uint64_t l1 = round_up_u64(l2 * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
     uint64_t clusters = 1 + l1 + l2 + data;
 
     return (clusters + refcount_clusters(m, clusters)) * m->cluster;
@@ -135,7 +131,7 @@ static void coroutine_fn count_data(void *opaque)
         if (!(ret & BDRV_BLOCK_ZERO)) {
             int64_t first = MAX(offset / (int64_t)m->cluster * (int64_t)m->cluster, counted_to);
 
-            counted_to = round_up(end, m->cluster);
+            counted_to = round_up_u64(end, m->cluster);
             m->data_bytes += MAX(counted_to - first, 0);
         }
         offset = end;
@@ -145,9 +141,9 @@ static void coroutine_fn count_data(void *opaque)
 static uint64_t bitmap_clusters(const Measure *m, const BdrvDirtyBitmap *b)
 {
     uint64_t bytes = bdrv_dirty_bitmap_serialization_size(b);
-    uint64_t clusters = round_up(bytes, m->cluster) / m->cluster;
+    uint64_t clusters = round_up_u64(bytes, m->cluster) / m->cluster;
 
-    return clusters + round_up(clusters * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
+    return clusters + round_up_u64(clusters * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
 }
 
 static void measure_bitmaps(Measure *m)
@@ -165,10 +161,10 @@ static void measure_bitmaps(Measure *m)
          b = bdrv_dirty_bitmap_next(bs, b)) {
         if (bdrv_dirty_bitmap_get_persistence(b) && !bdrv_dirty_bitmap_inconsistent(b)) {
             m->bitmaps += bitmap_clusters(m, b) * m->cluster;
-            directory += round_up(BITMAP_DIR_ENTRY_BYTES + strlen(bdrv_dirty_bitmap_name(b)), 8);
+            directory += round_up_u64(BITMAP_DIR_ENTRY_BYTES + strlen(bdrv_dirty_bitmap_name(b)), 8);
         }
     }
-    m->bitmaps += round_up(directory, m->cluster);
+    m->bitmaps += round_up_u64(directory, m->cluster);
 }
 
 static int measure_qcow2(Measure *m, Error **errp)
@@ -178,7 +174,7 @@ static int measure_qcow2(Measure *m, Error **errp)
     if (read_qcow2_options(m, errp) < 0) {
         return -1;
     }
-    m->size = round_up(m->size, BDRV_SECTOR_BYTES);
+    m->size = round_up_u64(m->size, BDRV_SECTOR_BYTES);
     if ((uint64_t)m->size > L1_ENTRIES_MAX * (m->cluster / TABLE_ENTRY_BYTES) * m->cluster) {
         error_setg(errp, "The image size is too large (try using a larger cluster size)");
         return -1;
@@ -192,10 +188,10 @@ static int measure_qcow2(Measure *m, Error **errp)
         return -1;
     }
     if (prealloc && (!strcmp(prealloc, "full") || !strcmp(prealloc, "falloc"))) {
-        m->data_bytes = round_up(m->size, m->cluster);
+        m->data_bytes = round_up_u64(m->size, m->cluster);
     }
     m->fully = full_qcow2_bytes(m);
-    m->required = m->fully - round_up(m->size, m->cluster) + m->data_bytes;
+    m->required = m->fully - round_up_u64(m->size, m->cluster) + m->data_bytes;
     return 0;
 }
 
