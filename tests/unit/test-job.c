@@ -63,7 +63,7 @@ typedef struct Work {
     bool soft_cancel, fail_prepare;
     /* What was called. */
     int committed, aborted, cleaned, freed, paused, resumed;
-    AioContext *ran_in;
+    AioContext *ran_in;         /* atomic */
     BlockBackend *blk;
 } Work;
 
@@ -76,7 +76,7 @@ static int coroutine_fn work_run(Job *job, void *opaque, Error **errp)
     while (!job_is_cancelled(job)) {
         int finish = __atomic_load_n(&w->finish, __ATOMIC_SEQ_CST);
 
-        w->ran_in = aio_current();
+        __atomic_store_n(&w->ran_in, aio_current(), __ATOMIC_SEQ_CST);
         if (finish) {
             job_progress_update(job, finish > 0 ? 100 : 40);
             if (finish < 0) {
@@ -88,7 +88,7 @@ static int coroutine_fn work_run(Job *job, void *opaque, Error **errp)
             is_ready = true;
             job_transition_to_ready(job);
         }
-        if (w->max_turns && w->turns == w->max_turns) {
+        if (w->max_turns && __atomic_load_n(&w->turns, __ATOMIC_SEQ_CST) == w->max_turns) {
             return 0;
         }
         __atomic_fetch_add(&w->turns, 1, __ATOMIC_SEQ_CST);
