@@ -366,7 +366,8 @@ static size_t cached_bytes(const char *path)
 static void test_page_cache(void)
 {
     unsigned mib = g_test_slow() ? 4096 : 512;
-    g_autofree char *dir = g_build_filename(g_get_current_dir(), "page-cache-XXXXXX", NULL);
+    g_autofree char *here = g_get_current_dir();
+    g_autofree char *dir = g_build_filename(here, "page-cache-XXXXXX", NULL);
 
     g_assert_nonnull(g_mkdtemp(dir));
     g_autofree char *path = g_build_filename(dir, "save", NULL);
