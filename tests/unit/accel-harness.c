@@ -253,10 +253,11 @@ static void test_round_trip(void)
 {
     static const uint8_t nothing[] = { 0xeb, 0xfe };
     CPUState *cpu = cpu_get(0);
-    X86CPUState *env = &cpu->env;
     g_autofree X86CPUState *want = NULL;
+    X86CPUState *env;
 
     HARNESS_SKIP_IF_ABSENT();
+    env = &cpu->env;
     harness_load_code(cpu, 0x100000, nothing, sizeof(nothing));
     for (int i = 0; i < R_COUNT; i++) {
         env->regs[i] = 0x0123456789abcdefull * (i + 1);
