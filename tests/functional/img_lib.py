@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,10 +34,21 @@ def path(name):
     return os.path.join(WORK, name)
 
 
-def start(program, *args, **kwargs):
+def default_signals():
+    """What the tests were started from (nohup, a shell's background) may ignore some, and a child inherits that."""
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, signal.SIG_DFL)
+
+
+def start(program, *args, preexec_fn=None, **kwargs):
     """A process that is killed at the end of the test."""
+    def before():
+        default_signals()
+        if preexec_fn:
+            preexec_fn()
+
     process = subprocess.Popen([program, *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, cwd=kwargs.pop('cwd', WORK), **kwargs)
+                               stderr=subprocess.PIPE, cwd=kwargs.pop('cwd', WORK), preexec_fn=before, **kwargs)
     STARTED.append(process)
     return process
 
