@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "monitor/json-stream.h"
-#include "monitor/json-writer.h"
+#include "util/json-writer.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/dispatch.h"
 #include "qapi/json-input-visitor.h"
