@@ -122,19 +122,21 @@ static void check_bandwidth(const char *accel, bool multifd)
                              "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
     mig_migrate(&p->src, uri);
     mig_wait_status(&p->src, "active");
-    double rate = measure_rate(&p->src, 36);
-    g_test_message("%.1f MiB/s at a limit of 24", rate / MIB);
-    g_assert_cmpfloat(rate, <, 24 * MIB * 1.2);
-    g_assert_cmpfloat(rate, >, 24 * MIB * 0.5);
+    double at_24 = measure_rate(&p->src, 36);
     /* It may be lowered meanwhile; what was handed out already is made good soon. */
     mig_set_param_int(&p->src, "max-bandwidth", 8 * MIB);
     measure_rate(&p->src, 4);
-    rate = measure_rate(&p->src, 12);
-    g_test_message("%.1f MiB/s at a limit of 8", rate / MIB);
-    g_assert_cmpfloat(rate, <, 8 * MIB * 1.2);
-    g_assert_cmpfloat(rate, >, 8 * MIB * 0.5);
+    double at_8 = measure_rate(&p->src, 12);
     /* A limit so high that it is none. */
     mig_set_param_int(&p->src, "max-bandwidth", INT64_MAX / 3);
+    double without = measure_rate(&p->src, 16);
+    g_test_message("%.1f MiB/s at a limit of 24, %.1f at 8, %.1f without one", at_24 / MIB,
+                   at_8 / MIB, without / MIB);
+    g_assert_cmpfloat(at_24, <, 24 * MIB * 1.2);
+    g_assert_cmpfloat(at_8, <, 8 * MIB * 1.2);
+    /* The limit is made use of, where the host is that fast. */
+    g_assert_cmpfloat(at_24, >, MIN(24 * MIB, without) * 0.5);
+    g_assert_cmpfloat(at_8, >, MIN(8 * MIB, without) * 0.5);
     mig_set_param_int(&p->src, "downtime-limit", 2000);
     mig_finish(p);
 }
