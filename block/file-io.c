@@ -498,33 +498,30 @@ static bool known_data(FileState *s, int64_t offset, int64_t *end)
 typedef struct FindExtent {
     int fd;
     int64_t offset;
-    bool data;                  /* what lies there */
-    int64_t end;                /* and up to where */
+    int64_t data_start, data_end;   /* the data at @offset or next after it; INT64_MAX: none */
 } FindExtent;
 
 static int find_extent(void *opaque)
 {
     FindExtent *f = opaque;
-    off_t data = lseek(f->fd, f->offset, SEEK_DATA);
 
-    if (data < 0 && errno != ENXIO) {
-        return -errno;
-    }
-    if (data != f->offset) {
+    f->data_start = lseek(f->fd, f->offset, SEEK_DATA);
+    if (f->data_start < 0) {
+        f->data_start = f->data_end = INT64_MAX;
         /* ENXIO: no data from here to the end of the file. */
-        f->data = false;
-        f->end = data < 0 ? INT64_MAX : data;
-        return data >= 0 && data < f->offset ? -EIO : 0;
+        return errno == ENXIO ? 0 : -errno;
     }
-    f->data = true;
-    f->end = lseek(f->fd, f->offset, SEEK_HOLE);
-    if (f->end < 0) {
+    if (f->data_start < f->offset) {
+        return -EIO;
+    }
+    f->data_end = lseek(f->fd, f->data_start, SEEK_HOLE);
+    if (f->data_end < 0) {
         /* ENXIO: the file was cut off meanwhile. */
         return -errno;
     }
-    if (f->end == f->offset) {
+    if (f->data_end == f->data_start) {
         /* Somebody made a hole meanwhile. Data is what can always be said. */
-        f->end = f->offset + 1;
+        f->data_end++;
     }
     return 0;
 }
@@ -552,14 +549,13 @@ static bool coroutine_fn is_data(FileState *s, int64_t offset, int64_t *end)
         }
         return true;
     }
-    if (f.data) {
-        mutex_lock(&s->status_lock);
-        s->data_start = offset;
-        s->data_end = f.end;
-        mutex_unlock(&s->status_lock);
-    }
-    *end = f.end;
-    return f.data;
+    /* Behind a hole, too: whoever asks for one extent after the other has its answer then. */
+    mutex_lock(&s->status_lock);
+    s->data_start = f.data_start;
+    s->data_end = f.data_end;
+    mutex_unlock(&s->status_lock);
+    *end = f.data_start == offset ? f.data_end : f.data_start;
+    return f.data_start == offset;
 }
 
 int coroutine_fn file_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,

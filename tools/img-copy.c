@@ -62,7 +62,8 @@ typedef struct Run {
 
     CoMutex order_lock;         /* of what follows */
     uint64_t write_ticket;      /* whose write is to begin next */
-    CoQueue order_queue;
+    CoQueue *turns;             /* of ticket t: turns[t % n_turns] */
+    unsigned n_turns;           /* as many as there are workers, each of which has one ticket */
 
     Mutex error_lock;           /* of what follows */
     Error *err;                 /* the first one */
@@ -251,7 +252,7 @@ static void coroutine_fn wait_for_turn(Run *r, const Chunk *c)
     }
     co_mutex_lock(&r->order_lock);
     while (r->write_ticket != c->ticket) {
-        co_queue_wait(&r->order_queue, &r->order_lock);
+        co_queue_wait(&r->turns[c->ticket % r->n_turns], &r->order_lock);
     }
     co_mutex_unlock(&r->order_lock);
 }
@@ -263,7 +264,7 @@ static void coroutine_fn pass_turn(Run *r)
     }
     co_mutex_lock(&r->order_lock);
     r->write_ticket++;
-    co_queue_restart_all(&r->order_queue);
+    co_queue_restart_all(&r->turns[r->write_ticket % r->n_turns]);
     co_mutex_unlock(&r->order_lock);
 }
 
@@ -521,7 +522,11 @@ int img_copy_run(ImgCopy *copy, Error **errp)
     }
     co_mutex_init(&r.lock);
     co_mutex_init(&r.order_lock);
-    co_queue_init(&r.order_queue);
+    r.n_turns = copy->coroutines;
+    r.turns = g_new(CoQueue, r.n_turns);
+    for (unsigned i = 0; i < r.n_turns; i++) {
+        co_queue_init(&r.turns[i]);
+    }
     mutex_init(&r.error_lock);
     set_units(&r);
     set_sources(&r);
@@ -529,5 +534,6 @@ int img_copy_run(ImgCopy *copy, Error **errp)
     ret = finish(&r, errp);
     mutex_destroy(&r.error_lock);
     g_free(r.sources);
+    g_free(r.turns);
     return ret;
 }
