@@ -23,17 +23,13 @@
 static const MigrationTransport *transport_for_fd(int fd, Error **errp)
 {
     struct stat st;
-    int flags = fcntl(fd, F_GETFL);
 
-    if (flags < 0 || fstat(fd, &st) < 0) {
+    if (fstat(fd, &st) < 0) {
         error_setg_errno(errp, errno, "file descriptor %d cannot be used", fd);
         return NULL;
     }
-    /* With O_APPEND a positioned write goes to the end all the same. */
-    if ((S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) && !(flags & O_APPEND)) {
-        return &transport_seekable_fd;
-    }
-    return &transport_stream_fd;
+    return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) ? &transport_seekable_fd
+                                                      : &transport_stream_fd;
 }
 
 static const MigrationTransport *choose_transport(MigrationChannels *mc, Error **errp)
@@ -95,6 +91,7 @@ static MigrationChannels *channels_new(const MigrationAddress *addr, const Migra
     mc->describe = migration_address_describe(addr);
     mc->incoming = incoming;
     mc->want_extra = migration_cap(opts, MIGRATION_CAPABILITY_MULTIFD);
+    mc->want_direct = migration_cap(opts, MIGRATION_CAPABILITY_BYPASS_CACHE);
     mc->fd = -1;
     mutex_init(&mc->lock);
     mc->open = g_ptr_array_new();

@@ -301,15 +301,21 @@ int file_io_check_direct(QIOChannel *ioc, const char *what, Error **errp)
 {
     int fd = qio_channel_get_fd(ioc);
     struct statfs fs;
-    struct statx st;
+    struct stat file;
 
-    /* These accept the flag, but the page cache is where their files live. */
-    if (fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
+    /*
+     * These accept the flag, but the page cache is where their files live. The node of a block
+     * device may lie there, too; its data do not.
+     */
+    if (fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && fstatfs(fd, &fs) == 0 &&
+        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
         error_setg(errp, "capability 'bypass-cache' cannot be used: %s is on a file system in "
                    "memory, which has no O_DIRECT", what);
         return -1;
     }
 #ifdef STATX_DIOALIGN
+    struct statx st;
+
     if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && (st.stx_mask & STATX_DIOALIGN)) {
         uint32_t align = MAX(st.stx_dio_mem_align, st.stx_dio_offset_align);
 

@@ -32,6 +32,7 @@
 #include "system/runstate.h"
 #include "util/keyval.h"
 #include "util/mutex.h"
+#include "util/thread.h"
 
 typedef struct IncomingState {
     /* Main thread only. */
@@ -256,7 +257,16 @@ static int incoming_start(const MigrationAddress *addr, MigrationConfig *config,
     migration_options_begin(&opts);
     set_status(s, MIGRATION_STATUS_SETUP);
     ram_blocks_hold();
-    s->thread = g_thread_new("mig/load", incoming_thread, s);
+    s->thread = thread_try_new("mig/load", incoming_thread, s, errp);
+    if (!s->thread) {
+        ram_blocks_release();
+        migration_options_end();
+        g_clear_pointer(&s->addresses, qapi_free_SocketAddressList);
+        g_clear_pointer(&s->ctx.channels, migration_channels_free);
+        s->started = false;
+        set_status(s, MIGRATION_STATUS_NONE);
+        return -1;
+    }
     return 0;
 }
 
@@ -355,6 +365,14 @@ void incoming_shutdown(void)
     mutex_unlock(&s->lock);
 }
 
+/* Of pages that were not named yet; of a live source's some come again after that. */
+static uint64_t remaining_bytes(const IncomingState *s, const MigrationStats *ram)
+{
+    uint64_t named = (ram->normal + ram->duplicate) * TARGET_PAGE_SIZE;
+
+    return s->status == MIGRATION_STATUS_COMPLETED || named > ram->total ? 0 : ram->total - named;
+}
+
 /* Figures of a load: what has come in so far, and how fast. Under the lock. */
 static void fill_progress(IncomingState *s, MigrationInfo *info)
 {
@@ -366,6 +384,7 @@ static void fill_progress(IncomingState *s, MigrationInfo *info)
     if (s->end_us) {
         info->ram->transferred = s->final_transferred;
     }
+    info->ram->remaining = remaining_bytes(s, info->ram);
     info->ram->mbps = (double)info->ram->transferred * 8 / us;
     info->ram->pages_per_second = (double)info->ram->transferred / TARGET_PAGE_SIZE * 1e6 / us;
     if (counter_get(s->ctx.counters.channels)) {

@@ -25,6 +25,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "system/bql.h"
 #include "util/bswap.h"
 #include "util/fresh-pages.h"
@@ -50,6 +51,8 @@ struct Chunk {
 struct MigrationFile {
     QIOChannel *ioc;
     bool seekable;
+    bool watch_size;            /* output to a regular file */
+    uint64_t written_end;       /* up to where it was written */
     Error *err;                 /* sticky */
     Error *abort_err;           /* atomic; once set, why everything fails */
     uint64_t base; /* seekable: offset of the byte at which transferred is counted_at */
@@ -77,7 +80,7 @@ static MigrationFile *mfile_new(QIOChannel *ioc)
     if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SEEKABLE)) {
         at = qio_channel_io_seek(ioc, 0, SEEK_CUR, NULL);
         f->seekable = at >= 0;
-        f->base = f->seekable ? at : 0;
+        f->base = f->written_end = f->seekable ? at : 0;
     }
     return f;
 }
@@ -108,7 +111,9 @@ static void chunk_drop(MigrationFile *f)
 MigrationFile *mfile_new_output(QIOChannel *ioc)
 {
     MigrationFile *f = mfile_new(ioc);
+    struct stat st;
 
+    f->watch_size = f->seekable && fstat(qio_channel_get_fd(ioc), &st) == 0 && S_ISREG(st.st_mode);
     f->iov_room = BATCH_PIECES;
     f->iov = g_new(struct iovec, f->iov_room);
     f->chunk = chunk_new(f, CHUNK_BYTES);
@@ -252,12 +257,34 @@ static void output_reset(MigrationFile *f)
     f->pending = 0;
 }
 
+/*
+ * A file that somebody truncates under us would grow again by the next write, and look whole with a
+ * hole in it.
+ */
+static void output_check_size(MigrationFile *f)
+{
+    struct stat st;
+    Error *err = NULL;
+
+    if (f->watch_size && fstat(qio_channel_get_fd(f->ioc), &st) == 0 &&
+        (uint64_t)st.st_size < f->written_end) {
+        g_autofree char *what = qio_channel_describe(f->ioc);
+
+        error_setg(&err, "%s was truncated to %jd bytes while it was being written: it had %" PRIu64,
+                   what, (intmax_t)st.st_size, f->written_end);
+        mfile_set_error(f, err);
+    }
+}
+
 static void output_write(MigrationFile *f)
 {
     struct iovec *iov = f->iov;
     unsigned n = f->niov;
     Error *err = NULL;
 
+    if (n) {
+        output_check_size(f);
+    }
     if (f->lends && n && !mfile_has_error(f)) {
         if (qio_channel_writev_lent_all(f->ioc, iov, n, &err) < 0) {
             mfile_set_error(f, err);
@@ -276,6 +303,9 @@ static void output_write(MigrationFile *f)
             break;
         }
         iov_discard_front(&iov, &n, done);
+    }
+    if (f->watch_size) {
+        f->written_end = MAX(f->written_end, mfile_offset(f));
     }
     output_reset(f);
 }

@@ -38,6 +38,7 @@
 #include "system/runstate.h"
 #include "util/cutils.h"
 #include "util/mutex.h"
+#include "util/thread.h"
 
 /* Rates are enforced and measured in windows of this length. */
 #define WINDOW_US 100000
@@ -533,6 +534,14 @@ static void migration_finish(MigrationState *s, Error *err)
     counter_set(s->ctx.counters.downtime_bytes,
                 transferred - (s->stopped_by_us ? counter_get(s->ctx.counters.precopy_bytes)
                                                 : transferred));
+    /* Locks on files go with the channels: who sees that it is over may open them. */
+    mutex_lock(&s->lock);
+    MigrationFile *file = g_steal_pointer(&s->ctx.main_file);
+    MigrationChannels *channels = g_steal_pointer(&s->ctx.channels);
+    mutex_unlock(&s->lock);
+    mfile_free(file);
+    migration_channels_free(channels);
+
     mutex_lock(&s->lock);
     s->end_us = now;
     s->downtime_us = s->downtime_start_us ? now - s->downtime_start_us : 0;
@@ -544,16 +553,12 @@ static void migration_finish(MigrationState *s, Error *err)
         s->pages_per_second = (double)transferred / TARGET_PAGE_SIZE * 1e6 / us;
     }
     s->error = err;
-    MigrationFile *file = g_steal_pointer(&s->ctx.main_file);
-    MigrationChannels *channels = g_steal_pointer(&s->ctx.channels);
     MigrationStatus status = s->status = ok ? MIGRATION_STATUS_COMPLETED
                                          : migration_context_cancelled(&s->ctx)
                                              ? MIGRATION_STATUS_CANCELLED
                                              : MIGRATION_STATUS_FAILED;
     mutex_unlock(&s->lock);
 
-    mfile_free(file);
-    migration_channels_free(channels);
     send_event(s, status);
 }
 
@@ -629,6 +634,21 @@ static void migration_reset(MigrationState *s)
     s->windows = 0;
 }
 
+/* A host that has no more threads fails the migration, as anything does that goes wrong in it. */
+static void start_thread(MigrationState *s)
+{
+    Error *err = NULL;
+
+    s->thread = thread_try_new("migration", migration_thread, s, &err);
+    if (!s->thread) {
+        bql_unlock();
+        migration_finish(s, err);
+        bql_lock();
+        ram_blocks_release();
+        s->running = false;
+    }
+}
+
 void qmp_migrate(const char *uri, bool has_channels, MigrationChannelList *channels,
                  bool has_detach, bool detach, bool has_resume, bool resume,
                  MigrationConfig *config, Error **errp)
@@ -667,7 +687,7 @@ void qmp_migrate(const char *uri, bool has_channels, MigrationChannelList *chann
     s->running = true;
     set_status(s, MIGRATION_STATUS_SETUP);
     ram_blocks_hold();
-    s->thread = g_thread_new("migration", migration_thread, s);
+    start_thread(s);
 }
 
 /* Ask the thread to end. Main thread. */

@@ -22,6 +22,7 @@
 #include "migration/multifd.h"
 #include "system/identity.h"
 #include "util/mutex.h"
+#include "util/thread.h"
 
 typedef struct RecvSource RecvSource;
 
@@ -324,7 +325,11 @@ static int recv_start(RamSource *parent, MigrationFile *f, Error **errp)
     counter_set(ctx->counters.channels, n);
     for (unsigned i = 0; i < n; i++) {
         g_autofree char *name = g_strdup_printf("mig/recv_%u", i);
-        source->channels[i]->thread = g_thread_new(name, recv_thread, source->channels[i]);
+        source->channels[i]->thread =
+            thread_try_new(name, recv_thread, source->channels[i], errp);
+        if (!source->channels[i]->thread) {
+            return -1;
+        }
     }
     return 0;
 }

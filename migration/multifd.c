@@ -12,6 +12,7 @@
  */
 #include "migration/multifd.h"
 #include "util/mutex.h"
+#include "util/thread.h"
 
 #include <string.h>
 
@@ -158,7 +159,12 @@ MultifdPool *multifd_pool_new(MigrationContext *ctx, const MultifdOps *ops, void
         counter_set(ctx->counters.channels, pool->n);
         for (unsigned i = 0; i < pool->n; i++) {
             g_autofree char *name = g_strdup_printf("%s_%u", ops->name, i);
-            pool->threads[i].thread = g_thread_new(name, worker_thread, &pool->threads[i]);
+            pool->threads[i].thread =
+                thread_try_new(name, worker_thread, &pool->threads[i], errp);
+            if (!pool->threads[i].thread) {
+                multifd_pool_free(pool);
+                return NULL;
+            }
         }
     } else {
         pool->threads[0].started = true;
@@ -232,6 +238,10 @@ int multifd_pool_submit(MultifdPool *pool, int channel, const MultifdJob *job, E
     WorkerThread *wt;
     int ret;
 
+    if (migration_context_cancelled(pool->threads[0].worker.ctx)) {
+        error_setg(errp, "the migration was cancelled");
+        return -1;
+    }
     if (!pool->threads[0].thread) {
         return run_inline(pool, job, errp);
     }
@@ -295,7 +305,9 @@ GPtrArray *multifd_open_channels(MigrationContext *ctx, unsigned n, bool direct_
             : migration_channels_open_extra(ctx->channels, direct_io, errp);
 
         if (!ioc) {
-            error_prepend(errp, "multifd channel %u of %u: ", i, n);
+            if (n > 1) {
+                error_prepend(errp, "channel %u of %u: ", i, n);
+            }
             return NULL;
         }
         g_ptr_array_add(channels, ioc);

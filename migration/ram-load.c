@@ -110,7 +110,9 @@ static RAMBlock *check_block_entry(const char *id, uint64_t length, uint64_t res
     RAMBlock *block = ram_block_by_name(id);
 
     if (!block) {
-        error_setg(errp, "RAM block '%s' of the source does not exist in this machine", id);
+        g_autofree char *shown = g_strescape(id, NULL);
+
+        error_setg(errp, "RAM block '%s' of the source does not exist in this machine", shown);
     } else if (!g_hash_table_add(seen, block)) {
         error_setg(errp, "RAM block '%s' is listed twice in the stream", id);
     } else if (length != block->used_length) {

@@ -160,6 +160,25 @@ static void extend_file(MigrationFile *f, uint64_t size)
     }
 }
 
+/* A block device does not grow. */
+static int check_room(const RAMBlock *block, QIOChannel *ioc, uint64_t end, Error **errp)
+{
+    off_t now = qio_channel_io_seek(ioc, 0, SEEK_CUR, errp);
+    off_t size = now < 0 ? -1 : qio_channel_io_seek(ioc, 0, SEEK_END, errp);
+
+    if (size < 0 || qio_channel_io_seek(ioc, now, SEEK_SET, errp) < 0) {
+        return -1;
+    }
+    if ((uint64_t)size < end) {
+        g_autofree char *what = qio_channel_describe(ioc);
+
+        error_setg(errp, "RAM block '%s' would end at byte %" PRIu64 " of %s, which has room for "
+                   "%jd", block->idstr, end, what, (intmax_t)size);
+        return -1;
+    }
+    return 0;
+}
+
 static int mapped_block_header(RamSink *parent, RAMBlock *block, MigrationFile *f, Error **errp)
 {
     MappedSink *sink = (MappedSink *)parent;
@@ -184,6 +203,8 @@ static int mapped_block_header(RamSink *parent, RAMBlock *block, MigrationFile *
     pages_end = mb->pages_offset + block->used_length;
     if (sink->starts_as_hole) {
         extend_file(f, pages_end);
+    } else if (check_room(block, mfile_channel(f), pages_end, errp) < 0) {
+        return -1;
     }
     return mfile_seek(f, pages_end, errp);
 }
@@ -314,18 +335,38 @@ static int check_no_holes(const MappedBlock *mb, int fd, Error **errp)
     return 0;
 }
 
+/* Headers are never all zero: where there is a hole, there is none any more. */
+static int check_header(int fd, uint64_t offset, const char *what, const char *name, Error **errp)
+{
+    if (lseek(fd, offset, SEEK_HOLE) == (off_t)offset) {
+        error_setg(errp, "the header of %s%s is no longer in the file: it was truncated while it "
+                   "was being written", what, name);
+        return -1;
+    }
+    return 0;
+}
+
+static int check_block(const MappedBlock *mb, int fd, Error **errp)
+{
+    g_autofree char *name = g_strdup_printf("'%s'", mb->block->idstr);
+
+    return check_header(fd, mb->bitmap_offset - MAPPED_HEADER_BYTES, "RAM block ", name, errp) < 0
+               ? -1 : check_no_holes(mb, fd, errp);
+}
+
 static int check_file(MappedSink *sink, QIOChannel *ioc, Error **errp)
 {
     /* A description of our own: lseek() moves the offset that all duplicates share. */
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", qio_channel_get_fd(ioc));
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int ret = 0;
+    int ret;
 
     if (fd < 0) {
         return 0;                       /* we may only write it */
     }
+    ret = check_header(fd, sink->parent.ctx->stream_offset, "the stream", "", errp);
     for (guint i = 0; i < sink->blocks->len && ret == 0; i++) {
-        ret = check_no_holes(g_ptr_array_index(sink->blocks, i), fd, errp);
+        ret = check_block(g_ptr_array_index(sink->blocks, i), fd, errp);
     }
     close(fd);
     return ret;

@@ -35,10 +35,6 @@ MultifdPool *mapped_pool_new(MigrationContext *ctx, const MultifdOps *ops, void 
         channels = g_ptr_array_new();
         g_ptr_array_add(channels, mfile_channel(ctx->main_file));
     }
-    if (direct && file_io_check_direct(g_ptr_array_index(channels, 0),
-                                       migration_channels_describe(ctx->channels), errp) < 0) {
-        return NULL;
-    }
     return multifd_pool_new(ctx, ops, opaque, channels, threads, errp);
 }
 

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "system/pagemap-scan.h"
+#include "util/thread.h"
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22
@@ -117,7 +118,8 @@ RamPrefault *ram_prefault_start(GPtrArray *blocks)
     }
     prefault = g_new0(RamPrefault, 1);
     prefault->blocks = g_ptr_array_ref(blocks);
-    prefault->thread = g_thread_new("mig/prefault", prefault_thread, prefault);
+    /* Help that can be done without. */
+    prefault->thread = thread_try_new("mig/prefault", prefault_thread, prefault, NULL);
     return prefault;
 }
 
@@ -125,7 +127,9 @@ void ram_prefault_stop(RamPrefault *prefault)
 {
     if (prefault) {
         g_atomic_int_set(&prefault->stop, 1);
-        g_thread_join(prefault->thread);
+        if (prefault->thread) {
+            g_thread_join(prefault->thread);
+        }
         g_ptr_array_unref(prefault->blocks);
         g_free(prefault);
     }

@@ -145,7 +145,14 @@ int savevm_header(MigrationContext *ctx, Error **errp)
     if (vmstate_save_state(f, &vmstate_configuration, config, NULL, errp) < 0) {
         return -1;
     }
-    return mfile_check(f, errp);
+    if (!seekable) {
+        return mfile_check(f, errp);
+    }
+    /*
+     * What the place held before may be a whole save: that it is none any more must be certain
+     * before anything of it is overwritten.
+     */
+    return mfile_flush(f, errp) < 0 ? -1 : migration_channels_flush(ctx->channels, errp);
 }
 
 int savevm_setup(MigrationContext *ctx, Error **errp)
@@ -300,10 +307,18 @@ int savevm_complete_devices(MigrationContext *ctx, Error **errp)
     return ret;
 }
 
+static int write_magic(MigrationContext *ctx, uint32_t magic, Error **errp)
+{
+    uint8_t bytes[4];
+
+    stl_be_p(bytes, magic);
+    return qio_channel_pwrite_all(mfile_channel(ctx->main_file), bytes, sizeof(bytes),
+                                  ctx->stream_offset, errp);
+}
+
 int savevm_finish(MigrationContext *ctx, Error **errp)
 {
     MigrationFile *f = ctx->main_file;
-    uint8_t magic[4];
 
     if (mfile_flush(f, errp) < 0 || migration_channels_finish(ctx->channels, errp) < 0) {
         return -1;
@@ -311,12 +326,14 @@ int savevm_finish(MigrationContext *ctx, Error **errp)
     if (!migration_channels_seekable(ctx->channels)) {
         return 0;
     }
-    stl_be_p(magic, MIG_FILE_MAGIC);
-    if (qio_channel_pwrite_all(mfile_channel(f), magic, sizeof(magic), ctx->stream_offset,
-                               errp) < 0) {
-        return -1;
+    if (write_magic(ctx, MIG_FILE_MAGIC, errp) == 0 &&
+        migration_channels_finish(ctx->channels, errp) == 0) {
+        return 0;
     }
-    return migration_channels_finish(ctx->channels, errp);
+    /* The machine goes on here: nobody may start it from a file that looks whole. */
+    write_magic(ctx, MIG_FILE_INCOMPLETE, NULL);
+    migration_channels_flush(ctx->channels, NULL);
+    return -1;
 }
 
 void savevm_cleanup(MigrationContext *ctx)

@@ -4,7 +4,7 @@
  * A source connects once for the main channel and once more for each RAM channel. A destination
  * accepts on the loading thread, all clients side by side: which one is the main channel is told
  * by the first four bytes, which are only looked at, so that order does not matter and a client
- * that says nothing holds up nobody.
+ * that says nothing, or not all that a RAM channel begins with, holds up nobody.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -140,18 +140,22 @@ static int accept_all(SocketState *s, unsigned i, Error **errp)
  */
 static ClientKind classify(QIOChannel *ioc)
 {
-    uint8_t head[4];
+    uint8_t head[MULTIFD_INIT_BYTES];
     ssize_t n = recv(qio_channel_get_fd(ioc), head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
+    ClientKind kind = CLIENT_MAIN;
 
     if (n < 0) {
         return errno == EAGAIN || errno == EINTR ? CLIENT_UNKNOWN : CLIENT_MAIN;
     }
-    if (n == sizeof(head)) {
-        return ldl_be_p(head) == MULTIFD_MAGIC ? CLIENT_EXTRA : CLIENT_MAIN;
+    if (n >= 4) {
+        kind = ldl_be_p(head) == MULTIFD_MAGIC ? CLIENT_EXTRA : CLIENT_MAIN;
+        if (kind == CLIENT_MAIN || n == sizeof(head)) {
+            return kind;
+        }
     }
-    /* Some bytes of four: more will come, unless the client has ended. */
+    /* Not all that it introduces itself with: more will come, unless the client has ended. */
     struct pollfd pfd = { .fd = qio_channel_get_fd(ioc), .events = POLLRDHUP };
-    return n == 0 || poll(&pfd, 1, 0) == 1 ? CLIENT_MAIN : CLIENT_UNKNOWN;
+    return n == 0 || poll(&pfd, 1, 0) == 1 ? kind : CLIENT_UNKNOWN;
 }
 
 /* Sort out who has said something; a main channel is returned. */

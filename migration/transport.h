@@ -38,6 +38,7 @@ struct MigrationChannels {
     char *describe;
     bool incoming;
     bool want_extra;                    /* multifd: more than the main channel will come */
+    bool want_direct;                   /* bypass-cache: RAM channels have O_DIRECT */
     int fd; /* of an fd: address, owned until a channel takes it; or -1 */
     int cancel_fd;                      /* an eventfd, readable once shut down */
     QIOChannel *main;                   /* owned */

@@ -1,8 +1,9 @@
 /*
  * A disk that has its troubles, for LD_PRELOAD. They are about the file $FERRY_TEST_FAULT_FILE:
  *
- *     FERRY_TEST_FSYNC_MS=N    the first fsync() with contents takes N milliseconds, as if there were much
- *                              in a cache; those after it find nothing left to do
+ *     FERRY_TEST_FSYNC_MS=N    the first fsync() with more than a header takes N milliseconds, as if there
+ *                              were much in a cache; those after it find nothing left to do
+ *     FERRY_TEST_FSYNC_ERROR=N the N-th fsync() fails
  *     FERRY_TEST_READ_ERROR=N  reads of the byte at N fail
  *     FERRY_TEST_WRITE_ERROR=N writes of it do
  *
@@ -112,11 +113,17 @@ EXPORT int io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned
 
 EXPORT int fsync(int fd)
 {
-    static int called;
+    static int called, number;
     const char *text = getenv("FERRY_TEST_FSYNC_MS");
+    const char *fails = getenv("FERRY_TEST_FSYNC_ERROR");
     struct stat st;
 
-    if (text && is_faulty(fd) && fstat(fd, &st) == 0 && st.st_size &&
+    if (fails && is_faulty(fd) &&
+        __atomic_add_fetch(&number, 1, __ATOMIC_RELAXED) == atoi(fails)) {
+        errno = EIO;
+        return -1;
+    }
+    if (text && is_faulty(fd) && fstat(fd, &st) == 0 && st.st_size > 1 << 20 &&
         !__atomic_exchange_n(&called, 1, __ATOMIC_RELAXED)) {
         long ms = atol(text);
         struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };

@@ -465,6 +465,32 @@ static void run_accel_test(const void *data)
     t->fn(t->accel);
 }
 
+bool mig_begin_fault(const char *path, const char *fault, const char *value)
+{
+    /* Preloading does not go together with the sanitizers' run time. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    g_autofree char *dir = g_path_get_dirname(self);
+    g_autofree char *preload = g_build_filename(dir, "faulty-io.so", NULL);
+
+    g_assert_true(g_file_test(preload, G_FILE_TEST_EXISTS));
+    qtest_setenv("LD_PRELOAD", preload);
+    qtest_setenv("FERRY_TEST_FAULT_FILE", path);
+    qtest_setenv(fault, value);
+    return true;
+#else
+    g_test_skip("not with a sanitizer");
+    return false;
+#endif
+}
+
+void mig_end_fault(const char *fault)
+{
+    qtest_setenv("LD_PRELOAD", NULL);
+    qtest_setenv("FERRY_TEST_FAULT_FILE", NULL);
+    qtest_setenv(fault, NULL);
+}
+
 void mig_add_accel_tests(const char *path, void (*fn)(const char *accel))
 {
     static const char *const accels[] = { "kvm", "tcg", "qtest" };

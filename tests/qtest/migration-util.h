@@ -54,6 +54,13 @@ void mig_start_loading(MigPair *p, const char *uri);
 void mig_quit(MigMachine *m);
 void mig_kill(MigMachine *m);
 
+/*
+ * Machines started from here on see @fault (a variable of faulty-io.c) of the file @path. False,
+ * and the test is skipped, with a sanitizer.
+ */
+bool mig_begin_fault(const char *path, const char *fault, const char *value);
+void mig_end_fault(const char *fault);
+
 /* The migrate command with @uri; on success. */
 void mig_migrate(MigMachine *m, const char *uri);
 /* Wait until query-migrate says one of these (NULL-terminated); which one. */
