@@ -80,10 +80,21 @@ static void on_continue(int signal)
     }
 }
 
+static bool refused;
+
+void chardev_stdio_refuse(void)
+{
+    refused = true;
+}
+
 static bool stdio_open(Chardev *chr, const ChardevBackend *backend, Error **errp)
 {
     const ChardevStdio *opts = backend->u.stdio.data;
 
+    if (refused) {
+        error_setg(errp, "cannot use stdio with -daemonize");
+        return false;
+    }
     if (saved.owner) {
         error_setg(errp, "cannot use stdio by multiple character devices");
         return false;

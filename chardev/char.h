@@ -66,6 +66,8 @@ void chardev_cleanup(void);
  * has the terminal, instead of taking it.
  */
 void chardev_mux_keep_focus(Chardev *chr);
+/* From now on stdio is refused: the process will not keep the terminal. */
+void chardev_stdio_refuse(void);
 /* What Ctrl-A x does on a mux; without one it does nothing. */
 void chardev_mux_set_quit_handler(void (*quit)(void));
 

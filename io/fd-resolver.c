@@ -33,24 +33,76 @@ void io_fdset_set_opener(IoFdsetOpener *opener)
     fdset_opener = opener;
 }
 
-int io_fd_get(const char *name, Error **errp)
+static int resolve(const char *name, bool take, Error **errp)
+{
+    if (fd_resolver) {
+        return fd_resolver(name, take, errp);
+    }
+    error_setg(errp, "File descriptor named '%s' has not been found", name);
+    return -1;
+}
+
+/* Descriptors that were inherited came through an exec, so they are not close-on-exec. */
+static int inherited(const char *number, Error **errp)
 {
     uint64_t fd;
+    int flags;
 
-    if (!g_ascii_isdigit(*name)) {
-        if (fd_resolver) {
-            return fd_resolver(name, errp);
-        }
-        error_setg(errp, "File descriptor named '%s' has not been found", name);
-        return -1;
-    }
-    if (!parse_uint64_range(name, 0, INT_MAX, &fd, errp)) {
+    if (!parse_uint64_range(number, 0, INT_MAX, &fd, errp)) {
         error_prepend(errp, "Invalid file descriptor: ");
         return -1;
     }
-    if (fcntl(fd, F_GETFD) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-        error_setg_errno(errp, errno, "Could not use file descriptor %s", name);
+    flags = fcntl(fd, F_GETFD);
+    if (flags < 0) {
+        error_setg_errno(errp, errno, "Could not use file descriptor %s", number);
         return -1;
+    }
+    if (flags & FD_CLOEXEC) {
+        error_setg(errp, "File descriptor %s was not inherited, or is in use already", number);
+        return -1;
+    }
+    return fd;
+}
+
+/* Standard streams keep their numbers, or others would get them and be written to by mistake. */
+static int replace_standard(int fd, Error **errp)
+{
+    int ours = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (ours < 0 || null < 0) {
+        error_setg_errno(errp, errno, "Could not take file descriptor %d over", fd);
+        if (ours >= 0) {
+            close(ours);
+        }
+        ours = -1;
+    } else {
+        dup2(null, fd);
+    }
+    if (null >= 0) {
+        close(null);
+    }
+    return ours;
+}
+
+int io_fd_peek(const char *name, Error **errp)
+{
+    return g_ascii_isdigit(*name) ? inherited(name, errp) : resolve(name, false, errp);
+}
+
+int io_fd_get(const char *name, Error **errp)
+{
+    int fd;
+
+    if (!g_ascii_isdigit(*name)) {
+        return resolve(name, true, errp);
+    }
+    fd = inherited(name, errp);
+    if (fd >= 0 && fd <= STDERR_FILENO) {
+        return replace_standard(fd, errp);
+    }
+    if (fd >= 0) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
     }
     return fd;
 }

@@ -14,13 +14,17 @@
 #ifndef IO_FD_RESOLVER_H
 #define IO_FD_RESOLVER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "util/error.h"
 
-/* Give away the descriptor with that name: the caller owns it. -1 with @errp set. */
-typedef int IoFdResolver(const char *name, Error **errp);
+/*
+ * The descriptor with that name; @take: given away, the caller owns it, else it stays where it is.
+ * -1 with @errp set.
+ */
+typedef int IoFdResolver(const char *name, bool take, Error **errp);
 /* A new descriptor from set @id which fits @flags (see io_fdset_pick()); -1 with @errp set. */
 typedef int IoFdsetOpener(int64_t id, int flags, Error **errp);
 
@@ -34,8 +38,14 @@ void io_fdset_set_opener(IoFdsetOpener *opener);
  *
  * Returns: an open descriptor, close-on-exec, which the caller owns: the one with that number, or
  * the one that the resolver gives; -1 with @errp set.
+ *
+ * A number means a descriptor that this process inherited, once: what it opened itself, be it a
+ * guest's disk, is close-on-exec and not to be had.
  */
 int io_fd_get(const char *name, Error **errp);
+
+/* The same to look at, which io_fd_get() will give; it is not the caller's, nor close-on-exec. */
+int io_fd_peek(const char *name, Error **errp);
 
 /*
  * io_open:

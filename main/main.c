@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "block/job.h"
+#include "chardev/char.h"
 #include "hw/block/run-state.h"
 #include "hw/device.h"
 #include "hw/x86/microvm.h"
@@ -62,8 +63,11 @@ static int set_names(const CommandLine *cl, Error **errp)
 
 static int start_process(const CommandLine *cl, Error **errp)
 {
-    if (cl->daemonize && daemonize_begin(errp) < 0) {
-        return -1;
+    if (cl->daemonize) {
+        chardev_stdio_refuse();
+        if (daemonize_begin(errp) < 0) {
+            return -1;
+        }
     }
     if (cl->pidfile && pidfile_create(cl->pidfile, errp) < 0) {
         return -1;

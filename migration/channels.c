@@ -7,6 +7,7 @@
  */
 #include "migration/transport.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <sys/eventfd.h>
@@ -32,14 +33,46 @@ static const MigrationTransport *transport_for_fd(int fd, Error **errp)
                                                       : &transport_stream_fd;
 }
 
+/* The name of the passed descriptor that the address means, or NULL. */
+static const char *fd_name(const MigrationAddress *addr)
+{
+    return addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET &&
+           addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD ? addr->u.socket.u.fd.str : NULL;
+}
+
+/*
+ * A duplicate of the descriptor: when the migration is refused the original is there still, for
+ * another try.
+ */
+static int borrow_fd(const char *name, Error **errp)
+{
+    int theirs = io_fd_peek(name, errp);
+    int fd = theirs < 0 ? -1 : fcntl(theirs, F_DUPFD_CLOEXEC, 0);
+
+    if (theirs >= 0 && fd < 0) {
+        error_setg_errno(errp, errno, "Could not duplicate file descriptor '%s'", name);
+    }
+    return fd;
+}
+
+/* The migration begins: nobody else has the descriptor from now on. */
+static void take_fd(const MigrationAddress *addr)
+{
+    int fd = fd_name(addr) ? io_fd_get(fd_name(addr), NULL) : -1;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 static const MigrationTransport *choose_transport(MigrationChannels *mc, Error **errp)
 {
     switch (mc->addr->transport) {
     case MIGRATION_ADDRESS_TYPE_SOCKET:
-        if (mc->addr->u.socket.type != SOCKET_ADDRESS_TYPE_FD) {
+        if (!fd_name(mc->addr)) {
             return &transport_socket;
         }
-        mc->fd = io_fd_get(mc->addr->u.socket.u.fd.str, errp);
+        mc->fd = borrow_fd(fd_name(mc->addr), errp);
         return mc->fd < 0 ? NULL : transport_for_fd(mc->fd, errp);
     case MIGRATION_ADDRESS_TYPE_EXEC:
         return &transport_exec;
@@ -107,6 +140,7 @@ static MigrationChannels *channels_new(const MigrationAddress *addr, const Migra
         migration_channels_free(mc);
         return NULL;
     }
+    take_fd(addr);
     return mc;
 }
 

@@ -140,6 +140,23 @@ static int send_verdict(IncomingState *s, const Error *err, Error **errp)
 
 /* ---- the end, on the main thread ---- */
 
+/* States that only mean something in the process that they come from are not among them. */
+static bool may_be_loaded(int state)
+{
+    switch (state) {
+    case RUN_STATE_PRELAUNCH:
+    case RUN_STATE_INTERNAL_ERROR:
+    case RUN_STATE_IO_ERROR:
+    case RUN_STATE_SHUTDOWN:
+    case RUN_STATE_SUSPENDED:
+    case RUN_STATE_WATCHDOG:
+    case RUN_STATE_GUEST_PANICKED:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void start_machine(void)
 {
     int state = loadvm_global_state();
@@ -149,14 +166,11 @@ static void start_machine(void)
         error_prepend(&err, "the machine is loaded, but stays paused without its disks: ");
         error_report_err(err);
         runstate_set(RUN_STATE_PAUSED);
-    } else if (!runstate_autostart()) {
-        runstate_set(RUN_STATE_PAUSED);
-    } else if (state == RUN_STATE__MAX || state == RUN_STATE_RUNNING) {
+    } else if (state != RUN_STATE__MAX && state != RUN_STATE_RUNNING) {
+        /* It did not run: it stays what it was, or `cont` would start what cannot be started. */
+        runstate_set(may_be_loaded(state) ? state : RUN_STATE_PAUSED);
+    } else if (runstate_autostart()) {
         vm_start();
-    } else if (state == RUN_STATE_SUSPENDED || state == RUN_STATE_SHUTDOWN ||
-               state == RUN_STATE_GUEST_PANICKED || state == RUN_STATE_IO_ERROR ||
-               state == RUN_STATE_WATCHDOG) {
-        runstate_set(state);
     } else {
         runstate_set(RUN_STATE_PAUSED);
     }

@@ -80,7 +80,7 @@ static MigrationFile *mfile_new(QIOChannel *ioc)
     if (qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SEEKABLE)) {
         at = qio_channel_io_seek(ioc, 0, SEEK_CUR, NULL);
         f->seekable = at >= 0;
-        f->base = f->written_end = f->seekable ? at : 0;
+        f->base = f->seekable ? at : 0;
     }
     return f;
 }

@@ -78,6 +78,7 @@ typedef struct MigrationState {
     bool return_path;
     double bandwidth;                   /* bytes per microsecond: the least of the last two */
     double last_bandwidth;              /* of the last window that counts */
+    double mean_bandwidth, mean_sent;   /* for people: what left the buffers, what went into them */
     unsigned windows;                   /* that counted */
     int64_t window_start_us;            /* of measurement: one round of sending */
     uint64_t window_start_bytes;
@@ -212,6 +213,28 @@ static void window_begin(MigrationState *s, int64_t now)
 }
 
 /*
+ * What people are told: a mean of the last second or so. A reader takes in bursts, and one window
+ * by itself may be all or nothing.
+ */
+static double averaged(double mean, double now)
+{
+    return mean > 0 ? mean + (now - mean) / 8 : now;
+}
+
+/* What there is to send still, and what follows from it. */
+static void publish_pending(MigrationState *s, uint64_t pending)
+{
+    counter_set(s->ctx.counters.remaining_bytes, pending);
+    mutex_lock(&s->lock);
+    s->mbps = s->mean_sent * 8;
+    s->pages_per_second = s->mean_sent / TARGET_PAGE_SIZE * 1e6;
+    if (s->mean_bandwidth > 0) {
+        s->expected_downtime_ms = (pending + s->queued_bytes) / s->mean_bandwidth / 1000;
+    }
+    mutex_unlock(&s->lock);
+}
+
+/*
  * Close a window of measurement: bandwidth, and what follows from it. @busy: there was something to
  * send all the time, so that what was sent is what could be sent, however little.
  */
@@ -233,15 +256,10 @@ static void window_end(MigrationState *s, int64_t now, bool busy, uint64_t pendi
         s->last_bandwidth = measured;
         s->windows++;
     }
-    mutex_lock(&s->lock);
-    s->mbps = (double)bytes * 8 / us;
-    s->pages_per_second = (double)bytes / TARGET_PAGE_SIZE * 1e6 / us;
-    if (s->bandwidth > 0) {
-        s->expected_downtime_ms = (pending + queued) / s->bandwidth / 1000;
-    }
-    mutex_unlock(&s->lock);
-    counter_set(s->ctx.counters.remaining_bytes, pending);
+    s->mean_sent = averaged(s->mean_sent, (double)written / us);
+    s->mean_bandwidth = averaged(s->mean_bandwidth, promised ? s->bandwidth : (double)bytes / us);
     s->queued_bytes = queued;
+    publish_pending(s, pending);
     window_begin(s, now);
 }
 
@@ -381,7 +399,7 @@ static int migration_iterate(MigrationState *s, Error **errp)
         if (savevm_pending(&s->ctx, true, &pending, errp) < 0) {
             return -1;
         }
-        counter_set(s->ctx.counters.remaining_bytes, pending);
+        publish_pending(s, pending);
         if (pending == 0 || fits_downtime(s, pending)) {
             int flushed = flush_early(s, errp);
 
@@ -630,7 +648,7 @@ static void migration_reset(MigrationState *s)
     mutex_unlock(&s->lock);
     memset(&s->ctx, 0, sizeof(s->ctx));
     s->was_running = s->stopped_by_us = s->disks_given_up = s->return_path = false;
-    s->bandwidth = s->last_bandwidth = 0;
+    s->bandwidth = s->last_bandwidth = s->mean_bandwidth = s->mean_sent = 0;
     s->windows = 0;
 }
 

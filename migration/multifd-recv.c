@@ -124,7 +124,9 @@ static int check_packet(RecvChannel *ch, Error **errp)
     }
     ch->target = ram_source_target(&ch->source->parent, packet->block);
     if (!ch->target) {
-        error_setg(errp, "pages of an unknown RAM block '%s'", packet->block);
+        g_autofree char *shown = g_strescape(packet->block, NULL);
+
+        error_setg(errp, "pages of an unknown RAM block '%s'", shown);
         return -1;
     }
     for (uint32_t i = 0; i < packet->normal_pages + packet->zero_pages; i++) {

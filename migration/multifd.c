@@ -306,7 +306,7 @@ GPtrArray *multifd_open_channels(MigrationContext *ctx, unsigned n, bool direct_
 
         if (!ioc) {
             if (n > 1) {
-                error_prepend(errp, "channel %u of %u: ", i, n);
+                error_prepend(errp, "multifd channel %u of %u: ", i, n);
             }
             return NULL;
         }

@@ -317,7 +317,10 @@ static RamTarget *record_target(RamLoad *load, MigrationFile *f, uint64_t flags,
     }
     load->current = ok ? find_target(load->targets, id) : NULL;
     if (!load->current) {
-        error_setg(errp, "RAM page at offset 0x%" PRIx64 " of an unknown block '%s'", offset, id);
+        g_autofree char *shown = g_strescape(id, NULL);
+
+        error_setg(errp, "RAM page at offset 0x%" PRIx64 " of an unknown block '%s'", offset,
+                   shown);
     }
     return load->current;
 }

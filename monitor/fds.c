@@ -91,15 +91,28 @@ bool named_fds_add(NamedFds *fds, const char *name, int fd, Error **errp)
     return true;
 }
 
-int named_fds_take(NamedFds *fds, const char *name, Error **errp)
+static int named_must_find(NamedFds *fds, const char *name, Error **errp)
 {
     int i = named_find(fds, name);
 
     if (i < 0) {
         error_setg(errp, "File descriptor named '%s' has not been found", name);
-        return -1;
     }
-    return named_remove(fds, i);
+    return i;
+}
+
+int named_fds_take(NamedFds *fds, const char *name, Error **errp)
+{
+    int i = named_must_find(fds, name, errp);
+
+    return i < 0 ? -1 : named_remove(fds, i);
+}
+
+int named_fds_peek(NamedFds *fds, const char *name, Error **errp)
+{
+    int i = named_must_find(fds, name, errp);
+
+    return i < 0 ? -1 : g_array_index(fds->list, NamedFd, i).fd;
 }
 
 bool named_fds_close(NamedFds *fds, const char *name, Error **errp)

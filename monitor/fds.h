@@ -38,6 +38,8 @@ void named_fds_free(NamedFds *fds);
 bool named_fds_add(NamedFds *fds, const char *name, int fd, Error **errp);
 /* Take the descriptor off the shelf. -1: "File descriptor named 'NAME' has not been found" */
 int named_fds_take(NamedFds *fds, const char *name, Error **errp);
+/* The same, and it stays there. */
+int named_fds_peek(NamedFds *fds, const char *name, Error **errp);
 /* Close it. "File descriptor named 'NAME' not found" */
 bool named_fds_close(NamedFds *fds, const char *name, Error **errp);
 

@@ -261,6 +261,11 @@ int monitor_get_fd(Monitor *mon, const char *name, Error **errp)
     return named_fds_take(mon->fds, name, errp);
 }
 
+int monitor_peek_fd(Monitor *mon, const char *name, Error **errp)
+{
+    return named_fds_peek(mon->fds, name, errp);
+}
+
 /* ---- sessions ---- */
 
 static void session_end(Monitor *mon)

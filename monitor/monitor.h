@@ -80,5 +80,7 @@ void monitor_puts(Monitor *mon, const char *text);
  * Returns: -1 with @errp set when there is none.
  */
 int monitor_get_fd(Monitor *mon, const char *name, Error **errp);
+/* The same to look at: it stays the client's. */
+int monitor_peek_fd(Monitor *mon, const char *name, Error **errp);
 
 #endif

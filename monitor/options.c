@@ -12,7 +12,7 @@
 #include "qapi/qapi-visit-control.h"
 
 /* What a name after "fd:" stands for: the descriptor that the current monitor's client gave. */
-static int resolve_fd(const char *name, Error **errp)
+static int resolve_fd(const char *name, bool take, Error **errp)
 {
     Monitor *mon = monitor_cur();
 
@@ -20,7 +20,7 @@ static int resolve_fd(const char *name, Error **errp)
         error_setg(errp, "File descriptor named '%s' has not been found", name);
         return -1;
     }
-    return monitor_get_fd(mon, name, errp);
+    return take ? monitor_get_fd(mon, name, errp) : monitor_peek_fd(mon, name, errp);
 }
 
 void monitor_init_globals(void)

@@ -74,11 +74,13 @@ bool visit_optional(Visitor *v, const char *name, bool *present)
     return *present;
 }
 
-static bool out_of_range(Visitor *v, const char *name, const char *type, Error **errp)
+static bool out_of_range(Visitor *v, const char *name, const char *type, int64_t min, uint64_t max,
+                         Error **errp)
 {
     g_autofree char *path = path_of(v, name);
 
-    error_setg(errp, "Parameter '%s' expects %s", path, type);
+    error_setg(errp, "Parameter '%s' expects %s (%" PRId64 " to %" PRIu64 ")", path, type, min,
+               max);
     return false;
 }
 
@@ -89,7 +91,7 @@ static bool visit_signed(Visitor *v, const char *name, int64_t *value, int64_t m
     if (v->type_int64 && !v->type_int64(v, name, value, type, errp)) {
         return false;
     }
-    return *value >= min && *value <= max ? true : out_of_range(v, name, type, errp);
+    return *value >= min && *value <= max ? true : out_of_range(v, name, type, min, max, errp);
 }
 
 static bool visit_unsigned(Visitor *v, const char *name, uint64_t *value, uint64_t max,
@@ -98,7 +100,7 @@ static bool visit_unsigned(Visitor *v, const char *name, uint64_t *value, uint64
     if (v->type_uint64 && !v->type_uint64(v, name, value, type, errp)) {
         return false;
     }
-    return *value <= max ? true : out_of_range(v, name, type, errp);
+    return *value <= max ? true : out_of_range(v, name, type, 0, max, errp);
 }
 
 #define SIGNED_VISITOR(bits) \

@@ -205,12 +205,34 @@ static char *cpu_help(void)
     return g_string_free(out, FALSE);
 }
 
-/* The accelerator reads the model; here only what it is not. */
+/* Whether any accelerator knows the model that @arg, MODEL[,FEATURES], begins with. */
+static bool is_cpu_model(const char *arg)
+{
+    size_t len = strcspn(arg, ",");
+
+    for (unsigned a = 0; cmdline_accel_class(a); a++) {
+        const AccelClass *klass = cmdline_accel_class(a);
+        const char *name;
+
+        for (unsigned i = 0; klass->cpu_model && (name = klass->cpu_model(i)); i++) {
+            if (strlen(name) == len && !strncmp(name, arg, len)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The accelerator reads the model; here only what is none anywhere. */
 int cmdline_cpu(CommandLine *cl, const char *arg, Error **errp)
 {
     if (!strcmp(arg, "help") || !strcmp(arg, "?")) {
         cl->print = cpu_help();
         return 0;
+    }
+    if (!is_cpu_model(arg)) {
+        error_setg(errp, "unable to find CPU model '%s'; -cpu help lists those that there are", arg);
+        return -1;
     }
     g_free(cl->cpu_model);
     cl->cpu_model = g_strdup(arg);

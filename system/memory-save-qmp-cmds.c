@@ -61,6 +61,20 @@ static bool source_is_readable(const Source *source)
     return true;
 }
 
+/* A pipe would have everybody wait for who reads it, the machine and the monitors. */
+static int open_target(const char *filename, Error **errp)
+{
+    int fd = io_open(filename, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK, 0666, errp);
+    struct stat st;
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode))) {
+        error_setg(errp, "'%s' is a pipe or socket: memory is saved into files only", filename);
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 static int write_all(int fd, const uint8_t *buf, size_t len)
 {
     while (len) {
@@ -113,7 +127,7 @@ static void save(const Source *source, const char *filename, Error **errp)
                    source->size);
         return;
     }
-    fd = io_open(filename, O_WRONLY | O_CREAT | O_TRUNC, 0666, errp);
+    fd = open_target(filename, errp);
     if (fd < 0) {
         return;
     }

@@ -219,6 +219,7 @@ int ram_harness_save(RamHarness *h, Error **errp)
 
     h->ctx.main_file = f;
     h->ctx.incoming = false;
+    h->ctx.stream_offset = h->channels.offset;
     ret = save_all(h, f, errp);
     ram_handlers.save_cleanup(NULL);
     h->ctx.main_file = NULL;

@@ -187,6 +187,7 @@ static void test_fd(void)
     Port p;
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
+    fcntl(fds[0], F_SETFD, 0);          /* as one that was inherited */
     port_init(&p, make_chardev("fd,id=f,fd=%d", fds[0]));
     g_assert_cmpint(write(fds[1], "typed", 5), ==, 5);
     check_got(&p, "typed");

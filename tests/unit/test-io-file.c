@@ -149,13 +149,19 @@ static void test_fdset_direct(void)
 
 static void test_fd_get(void)
 {
-    g_autoptr(Error) err = NULL, err2 = NULL, err3 = NULL;
+    g_autoptr(Error) err = NULL, err2 = NULL, err3 = NULL, err4 = NULL;
     int fd = dup(0);
     g_autofree char *number = g_strdup_printf("%d", fd);
 
     g_assert_cmpint(fcntl(fd, F_GETFD), ==, 0);
+    g_assert_cmpint(io_fd_peek(number, &error_abort), ==, fd);
     g_assert_cmpint(io_fd_get(number, &error_abort), ==, fd);
     g_assert_cmpint(fcntl(fd, F_GETFD), ==, FD_CLOEXEC);
+    /* Once; what this process opens itself is never to be had. */
+    g_assert_cmpint(io_fd_get(number, &err4), ==, -1);
+    g_autofree char *taken =
+        g_strdup_printf("File descriptor %d was not inherited, or is in use already", fd);
+    g_assert_cmpstr(error_get_pretty(err4), ==, taken);
     close(fd);
 
     g_assert_cmpint(io_fd_get("nobody", &err), ==, -1);

@@ -6,6 +6,7 @@
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -78,6 +79,7 @@ static void line_open(Line *line, const char *properties)
     int fds[2];
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), ==, 0);
+    fcntl(fds[0], F_SETFD, 0);          /* as one that was inherited */
     options = g_strdup_printf("socket,id=line%u,fd=%d", ++serial, fds[0]);
     g_assert_nonnull(chardev_new_from_opts(options, &error_abort));
     device = g_strdup_printf("isa-serial,chardev=line%u%s", serial, properties);
