@@ -226,6 +226,12 @@ static void test_ram_size(const char *accel)
 
 static void test_unknown_section(const char *accel)
 {
+    differ(accel, NULL, "-device memstress,id=more,start=1M,size=1M,seed=5",
+           "that this machine has not");
+}
+
+static void test_unknown_block(const char *accel)
+{
     differ(accel, NULL,
            "-object memory-backend-ram,id=extra,size=2M "
            "-device memstress,id=more,memdev=extra,start=0x80000000",
@@ -235,6 +241,42 @@ static void test_unknown_section(const char *accel)
 static void test_missing_section(const char *accel)
 {
     differ(accel, "-device memstress,id=more,start=1M,size=1M,seed=5", NULL, "is missing");
+}
+
+/* Another machine type, and a device's section that is newer than what is known here. */
+static void test_other_versions(const char *accel)
+{
+    static const struct {
+        const char *find;       /* in the file */
+        unsigned at;            /* from its end on */
+        const char *put, *reason;
+    } changes[] = {
+        { "\7microv", 0, "x", "Machine type received is 'microvx' and local is 'microvm'" },
+        { "\13globalstate", 7, "\143",
+          "section 'globalstate' (instance 0) has version 99, at most 1 can be loaded" },
+    };
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *path = mig_path(p, "save");
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    g_autofree char *data = NULL;
+    gsize size;
+
+    mig_start_src(p);
+    mig_migrate(&p->src, uri);
+    mig_wait_status(&p->src, "completed");
+    g_assert_true(g_file_get_contents(path, &data, &size, NULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(changes); i++) {
+        char *found = memmem(data, size, changes[i].find, strlen(changes[i].find));
+        g_assert_nonnull(found);
+        char *at = found + strlen(changes[i].find) + changes[i].at, was = *at;
+        *at = changes[i].put[0];
+        g_assert_true(g_file_set_contents(path, data, size, NULL));
+        *at = was;
+        mig_start_loading(p, uri);
+        mig_assert_dst_refused(p, changes[i].reason);
+        mig_quit(&p->dst);
+    }
+    mig_pair_free(p);
 }
 
 static void test_capability(const char *accel)
@@ -327,7 +369,7 @@ static void test_exec_fails(const char *accel)
     mig_set_param_int(&p->src, "max-bandwidth", 0);
     mig_migrate(&p->src, "exec:cat > /dev/null; exit 3");
     mig_wait_status(&p->src, "failed");
-    mig_assert_error(&p->src, "3");
+    mig_assert_error(&p->src, "failed with exit status 3");
     mig_migrate(&p->src, "exec:head -c 100000 > /dev/null");
     mig_wait_status(&p->src, "failed");
     mig_finish_after_failure(p);
@@ -473,6 +515,8 @@ int main(int argc, char **argv)
     mig_add_accel_tests("/migration/peer/not-confirmed", test_not_confirmed);
     mig_add_accel_tests("/migration/differ/ram-size", test_ram_size);
     mig_add_accel_tests("/migration/differ/unknown-section", test_unknown_section);
+    mig_add_accel_tests("/migration/differ/unknown-block", test_unknown_block);
+    mig_add_accel_tests("/migration/differ/other-versions", test_other_versions);
     mig_add_accel_tests("/migration/differ/missing-section", test_missing_section);
     mig_add_accel_tests("/migration/differ/capability", test_capability);
     mig_add_accel_tests("/migration/differ/uuid", test_uuid);

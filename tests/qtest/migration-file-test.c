@@ -276,6 +276,104 @@ static void test_block_device(const char *accel)
     }
 }
 
+/* The number of the descriptor that @s has open on @path. */
+static int descriptor_of(QTestState *s, const char *path)
+{
+    for (int fd = 3; fd < 100; fd++) {
+        g_autofree char *link = g_strdup_printf("/proc/%d/fd/%d", qtest_pid(s), fd);
+        g_autofree char *target = g_file_read_link(link, NULL);
+
+        if (target && !strcmp(target, path)) {
+            return fd;
+        }
+    }
+    g_assert_not_reached();
+}
+
+/* What the process opened itself, as a guest's disk, is not to be had by its number. */
+static void test_own_descriptors(void)
+{
+    g_autofree char *path = g_strdup_printf("%s/disk", qtest_tmpdir());
+    g_autofree char *content = g_strnfill(65536, 'd'), *after = NULL;
+    g_autofree char *uri = NULL, *reason = NULL;
+    QTestState *s;
+    gsize size;
+
+    g_assert_true(g_file_set_contents(path, content, 65536, NULL));
+    s = qtest_initf("-accel qtest -S -drive file=%s,format=raw", path);
+    uri = g_strdup_printf("fd:%d", descriptor_of(s, path));
+    reason = g_strdup_printf("File descriptor %s was not inherited, or is in use already",
+                             uri + strlen("fd:"));
+    qtest_qmp_assert_error(s, reason, "{'execute': 'migrate', 'arguments': {'uri': %s}}", uri);
+    qtest_quit(s);
+    g_assert_true(g_file_get_contents(path, &after, &size, NULL));
+    g_assert_cmpmem(after, size, content, 65536);
+    unlink(path);
+}
+
+/* A command that is refused leaves the descriptor, for one that is not. */
+static void test_refused_keeps_fd(void)
+{
+    MigMachine m = { .qts = qtest_init("-accel qtest -S"), .serial = -1 };
+    int fds[2];
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    qtest_qmp_fds_assert_success(m.qts, &fds[1], 1,
+                                 "{'execute': 'getfd', 'arguments': {'fdname': 'mig'}}");
+    close(fds[1]);
+    qtest_qmp_assert_error(m.qts, "Capability 'direct-mapped' needs a regular file or block device, "
+                           "transport 'fd' (file descriptor 'mig') is a stream",
+                           "{'execute': 'migrate', 'arguments': {'uri': 'fd:mig', 'config': "
+                           "{'direct-mapped': true}}}");
+    mig_migrate(&m, "fd:mig");
+    char magic[4];
+    g_assert_cmpint(read(fds[0], magic, 4), ==, 4);
+    g_assert_cmpint(memcmp(magic, "QEVM", 4), ==, 0);
+    char rest[4096];
+    while (read(fds[0], rest, sizeof(rest)) > 0) {
+    }
+    mig_wait_status(&m, "completed");
+    close(fds[0]);
+    qtest_quit(m.qts);
+}
+
+static void assert_run_state(QTestState *s, const char *state)
+{
+    struct json_object *info = qtest_qmp_assert_success_ref(s, "{'execute': 'query-status'}");
+
+    g_assert_cmpstr(qtest_get_str(info, "status"), ==, state);
+    json_object_put(info);
+}
+
+/* A machine that was shut down is still that elsewhere, with -S and without. */
+static void test_shut_down(void)
+{
+    static const char *const options[] = { "", "-S" };
+    g_autofree char *path = g_strdup_printf("%s/shut-down", qtest_tmpdir());
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    MigMachine m = { .qts = qtest_init("-accel qtest -no-reboot -no-shutdown"), .serial = -1 };
+
+    qtest_outb(m.qts, 0x92, 1);
+    qtest_qmp_eventwait(m.qts, "SHUTDOWN");
+    assert_run_state(m.qts, "shutdown");
+    qtest_qmp_assert_success(m.qts, "{'execute': 'migrate', 'arguments': {'uri': %s}}", uri);
+    mig_wait_status(&m, "completed");
+    qtest_quit(m.qts);
+    for (unsigned i = 0; i < G_N_ELEMENTS(options); i++) {
+        MigMachine dst = { .serial = -1 };
+
+        dst.qts = qtest_initf("-accel qtest -incoming defer %s", options[i]);
+        qtest_qmp_assert_success(dst.qts,
+                                 "{'execute': 'migrate-incoming', 'arguments': {'uri': %s}}", uri);
+        mig_wait_status(&dst, "completed");
+        assert_run_state(dst.qts, "shutdown");
+        qtest_qmp_assert_error(dst.qts, "Resetting the Virtual Machine is required",
+                               "{'execute': 'cont'}");
+        qtest_quit(dst.qts);
+    }
+    unlink(path);
+}
+
 /* Somebody who says that he is a RAM channel, and then nothing more, holds nobody up. */
 static void test_silent_channel(const char *accel)
 {
@@ -311,6 +409,9 @@ int main(int argc, char **argv)
     qtest_add_func("/migration/file/append", test_append);
     mig_add_accel_tests("/migration/file/no-direct", test_no_direct);
     mig_add_accel_tests("/migration/file/block-device", test_block_device);
+    qtest_add_func("/migration/file/own-descriptors", test_own_descriptors);
+    qtest_add_func("/migration/file/refused-keeps-fd", test_refused_keeps_fd);
+    qtest_add_func("/migration/file/shut-down", test_shut_down);
     mig_add_accel_tests("/migration/file/silent-channel", test_silent_channel);
     return g_test_run();
 }
