@@ -51,6 +51,22 @@ static bool split_host_port(const char *str, size_t len, char **host, char **por
     return **port;
 }
 
+/* `,ipv6` is how people have always written `,ipv6=on`. Caller frees. */
+static char *spell_out_flags(const char *options)
+{
+    g_auto(GStrv) words = g_strsplit(options, ",", -1);
+
+    for (char **w = words; *w; w++) {
+        if (!strcmp(*w, "ipv4") || !strcmp(*w, "ipv6")) {
+            char *full = g_strconcat(*w, "=on", NULL);
+
+            g_free(*w);
+            *w = full;
+        }
+    }
+    return g_strjoinv(",", words);
+}
+
 InetSocketAddress *inet_parse(const char *str, Error **errp)
 {
     g_autofree char *host = NULL, *port = NULL;
@@ -62,7 +78,8 @@ InetSocketAddress *inet_parse(const char *str, Error **errp)
         return NULL;
     }
 
-    struct json_object *members = keyval_parse(str[len] ? str + len + 1 : "", NULL, NULL, errp);
+    g_autofree char *options = spell_out_flags(str[len] ? str + len + 1 : "");
+    struct json_object *members = keyval_parse(options, NULL, NULL, errp);
     if (!members) {
         error_prepend(errp, "error parsing address '%s': ", str);
         return NULL;

@@ -6,7 +6,8 @@
  *     unix:PATH
  *     vsock:CID:PORT
  *     fd:NAME                                               a number, or a name known to io_fd_get()
- * and OPTIONS are the other members of InetSocketAddress, such as `to=4500,ipv6=off`.
+ * and OPTIONS are the other members of InetSocketAddress, such as `to=4500,ipv6=off`; `ipv4` and
+ * `ipv6` alone mean on.
  *
  * Copyright (C) 2026 The Ferry developers
  * SPDX-License-Identifier: GPL-2.0-or-later

@@ -32,6 +32,15 @@ static void check_error(Error *err, const char *msg)
 
 /* Addresses ---------------------------------------------------------------------------------- */
 
+static void test_parse_flags(void)
+{
+    g_autoptr(SocketAddress) addr = socket_parse("tcp:[::]:0,ipv6,to=9", &error_abort);
+
+    g_assert_true(addr->u.inet.has_ipv6 && addr->u.inet.ipv6);
+    g_assert_false(addr->u.inet.has_ipv4);
+    g_assert_cmpint(addr->u.inet.to, ==, 9);
+}
+
 static void test_parse(void)
 {
     static const struct {
@@ -797,6 +806,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     dir = g_dir_make_tmp("ferry-test-XXXXXX", NULL);
     g_test_add_func("/socket/parse", test_parse);
+    g_test_add_func("/socket/parse-flags", test_parse_flags);
     g_test_add_func("/socket/parse-options", test_parse_options);
     g_test_add_func("/socket/parse-bad", test_parse_bad);
     g_test_add_func("/socket/from-kernel", test_address_from_kernel);
