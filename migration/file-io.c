@@ -12,11 +12,15 @@
 #include "migration/file-io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <liburing.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 #include <linux/magic.h>
 
 #include "system/ramblock.h"
@@ -297,18 +301,69 @@ void file_io_free(FileIO *io)
 
 /* O_DIRECT ------------------------------------------------------------------------------------- */
 
+/* Whether the first page of the file @fd lies in the page cache. */
+static bool is_cached(int fd)
+{
+    unsigned char there = 0;
+    void *page = mmap(NULL, TARGET_PAGE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+
+    if (page == MAP_FAILED) {
+        return false;
+    }
+    if (mincore(page, TARGET_PAGE_SIZE, &there) < 0) {
+        there = 0;
+    }
+    munmap(page, TARGET_PAGE_SIZE);
+    return there & 1;
+}
+
+/*
+ * An overlay says nothing of what lies below it, which may be memory: see where a page goes that is
+ * written to a nameless file beside this one. True where that cannot be seen.
+ */
+static bool overlay_has_direct(int fd)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_file_read_link(link, NULL);
+    g_autofree char *dir = path ? g_path_get_dirname(path) : NULL;
+    int probe = dir ? open(dir, O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600) : -1;
+    void *page = NULL;
+    bool direct = true;
+
+    if (probe < 0) {
+        return true;
+    }
+    if (posix_memalign(&page, TARGET_PAGE_SIZE, TARGET_PAGE_SIZE) == 0) {
+        memset(page, 1, TARGET_PAGE_SIZE);
+        direct = pwrite(probe, page, TARGET_PAGE_SIZE, 0) != TARGET_PAGE_SIZE || !is_cached(probe);
+    }
+    free(page);
+    close(probe);
+    return direct;
+}
+
+/* Whether what is written with O_DIRECT to the regular file @fd only goes to the page cache. */
+static bool lives_in_cache(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) < 0) {
+        return false;
+    }
+    return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC ||
+           (fs.f_type == OVERLAYFS_SUPER_MAGIC && !overlay_has_direct(fd));
+}
+
 int file_io_check_direct(QIOChannel *ioc, const char *what, Error **errp)
 {
     int fd = qio_channel_get_fd(ioc);
-    struct statfs fs;
     struct stat file;
 
     /*
      * These accept the flag, but the page cache is where their files live. The node of a block
      * device may lie there, too; its data do not.
      */
-    if (fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && fstatfs(fd, &fs) == 0 &&
-        (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
+    if (fstat(fd, &file) == 0 && S_ISREG(file.st_mode) && lives_in_cache(fd)) {
         error_setg(errp, "capability 'bypass-cache' cannot be used: %s is on a file system in "
                    "memory, which has no O_DIRECT", what);
         return -1;

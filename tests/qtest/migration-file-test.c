@@ -215,6 +215,48 @@ static void test_no_direct(const char *accel)
     mig_pair_free(p);
 }
 
+static bool run(const char *command)
+{
+    const char *argv[] = { "sh", "-c", command, NULL };
+    int status;
+
+    return g_spawn_sync(NULL, (char **)argv, NULL,
+                        G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL, NULL,
+                        &status, NULL) && status == 0;
+}
+
+/* An overlay over memory takes the flag and has no O_DIRECT; over a disk it has. */
+static void test_overlay(void)
+{
+    g_autofree char *here = g_get_current_dir();
+    g_autofree char *dir = g_build_filename(here, "overlay-XXXXXX", NULL);
+    g_autofree char *unmount = NULL, *remove = NULL, *uri = NULL;
+    MigMachine m = { .qts = qtest_init("-accel qtest -m 16 -S"), .serial = -1 };
+
+    g_assert_nonnull(g_mkdtemp(dir));
+    g_autofree char *mount =
+        g_strdup_printf("cd %s && mkdir m o && mount -t tmpfs none m && mkdir m/l m/u m/w && "
+                        "mount -t overlay none -o lowerdir=m/l,upperdir=m/u,workdir=m/w o", dir);
+    unmount = g_strdup_printf("cd %s; umount o; umount m", dir);
+    remove = g_strdup_printf("rm -rf %s", dir);
+    uri = g_strdup_printf("file:%s/o/save", dir);
+    if (!run(mount)) {
+        g_test_skip("an overlay cannot be mounted here");
+    } else {
+        set_caps(&m, direct_caps);
+        struct json_object *error = qtest_qmp_assert_failure_ref(
+            m.qts, "{'execute': 'migrate', 'arguments': {'uri': %s}}", uri);
+        g_assert_nonnull(strstr(qtest_get_str(error, "desc"), "O_DIRECT"));
+        json_object_put(error);
+        set_caps(&m, mapped_caps);
+        mig_migrate(&m, uri);
+        mig_wait_status(&m, "completed");
+    }
+    qtest_quit(m.qts);
+    run(unmount);
+    g_assert_true(run(remove));
+}
+
 /* A loop device over a file of the pair's directory, or NULL where there is none to be had. */
 static char *loop_device(const char *path, uint64_t size)
 {
@@ -408,6 +450,7 @@ int main(int argc, char **argv)
     mig_add_accel_tests("/migration/file/last-flush-fails", test_last_flush_fails);
     qtest_add_func("/migration/file/append", test_append);
     mig_add_accel_tests("/migration/file/no-direct", test_no_direct);
+    qtest_add_func("/migration/file/overlay", test_overlay);
     mig_add_accel_tests("/migration/file/block-device", test_block_device);
     qtest_add_func("/migration/file/own-descriptors", test_own_descriptors);
     qtest_add_func("/migration/file/refused-keeps-fd", test_refused_keeps_fd);
