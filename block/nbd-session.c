@@ -24,6 +24,8 @@
 #define SECOND_NS INT64_C(1000000000)
 /* A connection and its handshake may take that long, each. */
 #define CONNECT_TIMEOUT_NS (30 * SECOND_NS)
+/* The same while the node is opened and open-timeout says nothing more: a monitor waits for it. */
+#define OPEN_TIMEOUT_NS (5 * SECOND_NS)
 /* Attempts follow after so long, and twice as long each time. */
 #define RETRY_MIN_NS (SECOND_NS / 20)
 #define RETRY_MAX_NS (2 * SECOND_NS)
@@ -39,6 +41,7 @@ struct NbdSession {
     char *export_name, *context;
     char *target;               /* for messages */
     int64_t reconnect_ns;
+    int64_t patience_ns;        /* with a server that is connected to */
     NbdInfo info;
     AioContext *ctx;            /* NULL: detached */
 
@@ -100,7 +103,7 @@ static int coroutine_fn co_connect_socket(NbdSession *s, Error **errp)
     }
     s->cancel_fd = call.cancel_fd;
     timer = aio_timer_new(s->ctx, cancel_connect, s);
-    aio_timer_mod(timer, aio_clock_ns() + CONNECT_TIMEOUT_NS);
+    aio_timer_mod(timer, aio_clock_ns() + s->patience_ns);
     fd = thread_pool_submit_co(connect_in_pool, &call);
     aio_timer_free(timer);
     s->cancel_fd = -1;
@@ -124,7 +127,7 @@ static NbdConn *coroutine_fn co_connect(NbdSession *s, Error **errp)
         return NULL;
     }
     conn =
-        nbd_conn_co_open(fd, s->export_name, s->context, CONNECT_TIMEOUT_NS, &s->handshaking, errp);
+        nbd_conn_co_open(fd, s->export_name, s->context, s->patience_ns, &s->handshaking, errp);
     if (!conn) {
         error_prepend(errp, "Failed to open export '%s' of '%s': ", s->export_name, s->target);
     }
@@ -411,6 +414,7 @@ static void coroutine_fn open_entry(void *opaque)
     NbdConn *conn;
 
     make_timers(s);
+    s->patience_ns = MAX(OPEN_TIMEOUT_NS, call->deadline_ns - aio_clock_ns());
     while (!(conn = co_connect(s, &call->err)) && aio_clock_ns() + pause < call->deadline_ns) {
         error_free(call->err);
         call->err = NULL;
@@ -421,6 +425,7 @@ static void coroutine_fn open_entry(void *opaque)
         free_timers(s);
         return;
     }
+    s->patience_ns = CONNECT_TIMEOUT_NS;
     s->info = *nbd_conn_info(conn);
     adopt(s, conn);
     start_connector(s);

@@ -639,6 +639,19 @@ def test_part_of_a_reply():
         assert server.connections == 2
 
 
+def test_silent_server_is_given_up():
+    """Opening ends by itself, and soon, where not even the handshake begins: a monitor would wait for it."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path('mute'))
+        listener.listen(5)
+        begin = time.monotonic()
+        done = subprocess.run([FERRY_IO, '-c', 'read 0 512', f'nbd:unix:{path("mute")}'], cwd=WORK,
+                              capture_output=True, timeout=DEADLINE_S)
+        assert done.returncode == 1, done
+        assert b'Failed to open export' in done.stderr, done
+        assert 4 < time.monotonic() - begin < 25
+
+
 def test_silent_server_can_be_left():
     """A program that waits for such a server can be ended."""
     with Fake(silent) as server:
