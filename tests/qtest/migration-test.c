@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <linux/vm_sockets.h>
 #include <unistd.h>
 #include "migration-util.h"
 
@@ -43,6 +45,48 @@ static void test_tcp(const char *accel)
     g_autofree char *uri = g_strdup_printf("tcp:127.0.0.1:%s",
                                            qtest_get_str(info, "socket-address.0.port"));
     json_object_put(info);
+    mig_migrate(&p->src, uri);
+    mig_finish(p);
+}
+
+/* Whether a VM socket of this host can be reached from itself (vsock_loopback is loaded). */
+static bool has_vsock_loopback(void)
+{
+    struct sockaddr_vm addr = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY,
+                                .svm_port = VMADDR_PORT_ANY };
+    struct timeval second = { 1, 0 };
+    socklen_t len = sizeof(addr);
+    int listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int client = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool there = listener >= 0 && client >= 0 &&
+                 bind(listener, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+                 listen(listener, 1) == 0 &&
+                 getsockname(listener, (struct sockaddr *)&addr, &len) == 0;
+
+    if (there) {
+        addr.svm_cid = VMADDR_CID_LOCAL;
+        setsockopt(client, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &second, sizeof(second));
+        there = connect(client, (struct sockaddr *)&addr, sizeof(addr)) == 0;
+    }
+    close(listener);
+    close(client);
+    return there;
+}
+
+static void test_vsock(const char *accel)
+{
+    if (!has_vsock_loopback()) {
+        g_test_skip("there is no VM socket loopback here");
+        return;
+    }
+    MigPair *p = mig_pair_new(accel);
+    g_autofree char *port = g_strdup_printf("%d", 20000 + getpid() % 40000);
+    g_autofree char *listen = g_strdup_printf("vsock:4294967295:%s", port);
+    g_autofree char *uri = g_strdup_printf("vsock:%d:%s", VMADDR_CID_LOCAL, port);
+
+    mig_start_src(p);
+    mig_start_dst(p, listen);
+    unlimited(p);
     mig_migrate(&p->src, uri);
     mig_finish(p);
 }
@@ -312,6 +356,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     mig_add_accel_tests("/migration/unix", test_unix);
     mig_add_accel_tests("/migration/tcp", test_tcp);
+    mig_add_accel_tests("/migration/vsock", test_vsock);
     mig_add_accel_tests("/migration/fd/socket", test_fd_socket);
     mig_add_accel_tests("/migration/fd/pipe", test_fd_pipe);
     mig_add_accel_tests("/migration/fd/file", test_fd_file);
