@@ -30,13 +30,12 @@ FERRY, SOURCE = sys.argv[1:3]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "bench"))
 from lib.qmp import QMP  # noqa: E402
 
-INSPECT = os.path.join(SOURCE, "scripts", "inspect-save")
+INSPECT = os.path.join(os.path.abspath(SOURCE), "scripts", "inspect-save")
 MIB = 1 << 20
 MEMORY = 24 * MIB
 # Pages with contents, by number; the rest is zero, but for a table or two of the machine's own.
 PAGES = {0: b"first", 1: b"second", 5000: b"middle", MEMORY // 4096 - 1: b"last"}
 BLOCK = "/objects/ram"
-# More than this program needs for any of the files here, however senseless.
 ADDRESS_SPACE = 1 << 30
 EOS, FOOTER = struct.pack(">Q", 0x10), b"\x7e"
 START, PART, END, FULL = 1, 2, 3, 4
@@ -100,13 +99,48 @@ def load(directory, path, mapped):
         return None if status["status"] == "completed" else status["error-desc"]
 
 
-def inspect(path, *options):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+def program():
+    """scripts/inspect-save as a module."""
+    sys.path.insert(0, os.path.dirname(INSPECT))
+    loader = importlib.machinery.SourceFileLoader("inspect_save_script", INSPECT)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    sys.path.pop(0)
+    return module
 
-    result = subprocess.run([sys.executable, INSPECT, *options, path], capture_output=True, text=True, timeout=60,
-                            preexec_fn=limit)
-    return result.returncode, result.stdout, result.stderr
+
+PROGRAM = program()
+
+
+def too_long(signum, frame):
+    raise TimeoutError("it takes too long")
+
+
+@contextlib.contextmanager
+def bounds():
+    """Time and memory that suffice for any of the files here, however senseless."""
+    unbounded = resource.getrlimit(resource.RLIMIT_AS)
+    signal.signal(signal.SIGALRM, too_long)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, unbounded[1]))
+    signal.alarm(30)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, unbounded)
+
+
+def inspect(path, *options):
+    """
+    Exit status, output, errors. In this process, as starting one for each of a thousand files takes
+    long; what would be a traceback is an exception here.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv[1:] = [*options, path]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), bounds():
+        status = PROGRAM.main()
+    assert bool(err.getvalue()) == (status != 0), (status, err.getvalue())
+    return status, out.getvalue(), err.getvalue()
 
 
 def expect_good(path, *options):
@@ -201,7 +235,6 @@ def test_stream_spoiled(directory):
                "does not end at")
     for cut in (3, 8, 20, 100, size // 2, size - 1):
         expect_bad(spoiled(path, {}, cut), "truncated")
-    assert inspect(os.path.join(directory, "nothing"))[0] == 2
 
 
 # Files made of other files --------------------------------------------------------------------------
@@ -323,7 +356,7 @@ def test_run_states(directory):
     """The names that it knows are those of the schema."""
     schema = read(os.path.join(SOURCE, "qapi", "run-state.json")).decode()
     names = re.search(r"'enum': 'RunState',\s*'data': \[([^]]*)\]", schema)[1]
-    assert set(re.findall(r"'([a-z-]+)'", names)) == set(program().RUN_STATES)
+    assert set(re.findall(r"'([a-z-]+)'", names)) == set(PROGRAM.RUN_STATES)
 
 
 # Memory ---------------------------------------------------------------------------------------------
@@ -524,16 +557,6 @@ def test_description_place(directory):
 # Anything -------------------------------------------------------------------------------------------
 
 
-def program():
-    """scripts/inspect-save as a module."""
-    loader = importlib.machinery.SourceFileLoader("inspect_save_script", INSPECT)
-    sys.path.insert(0, os.path.dirname(INSPECT))
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
-
-
 WEIRD = [-5, -1, 0, 1, 3, 7, 255, 4096, 10**5, 10**9, 2**31, 2**32, 2**63, 10**19, 0.5, 1e308, True,
          False, None, "", "bool", "uint8", "int64 equal", "buffer", "struct", "x" * 300, "\ud800", "\0",
          [], {}, [[]], [{}], {"fields": []}, {"fields": [{}]}]
@@ -587,18 +610,12 @@ def mutate_bytes(rng, data):
     return bytes(data[:rng.randrange(len(data))] if rng.randrange(20) == 0 else data)
 
 
-def too_long(signum, frame):
-    raise TimeoutError("it takes too long")
-
-
 def test_mutations(directory):
     """No file, however spoiled, ends in a traceback or goes on for ever."""
     rng = random.Random(20260)
     data = read(path := make_save(directory, "save", {}))
     at = data.rindex(b"\0\6")
     root = json.loads(data[at + 6:])
-    main = program().main
-    signal.signal(signal.SIGALRM, too_long)
     seen = {0: 0, 1: 0}
     for number in range(800):
         if number % 2:
@@ -608,19 +625,38 @@ def test_mutations(directory):
             spoiled_data = mutate_bytes(rng, data)
         with open(path, "wb") as f:
             f.write(spoiled_data)
-        sys.argv[1:] = [path, rng.choice(["--json", "--devices"])]
-        out, err = io.StringIO(), io.StringIO()
-        signal.alarm(30)
         try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                status = main()
+            status, _, _ = inspect(path, rng.choice(["--json", "--devices"]))
         except Exception as problem:
             raise AssertionError(f"mutation {number}: {type(problem).__name__}: {problem}") from problem
-        finally:
-            signal.alarm(0)
-        assert bool(err.getvalue()) == (status == 1), (number, status, err.getvalue())
         seen[status] += 1
     assert seen[0] > 20 and seen[1] > 400, seen
+
+
+def test_process(directory):
+    """As a program: the exit status, and no traceback when nobody reads or nothing can be written."""
+    path = make_save(directory, "save", {})
+
+    def run(*arguments):
+        result = subprocess.run([INSPECT, *arguments], stdin=subprocess.DEVNULL, timeout=60,
+                                capture_output=True, text=True)
+        return result.returncode, result.stdout, result.stderr
+
+    assert run(path)[0] == 0
+    assert run("--offset", "4k", path)[0] == 1
+    for wrong in (os.path.join(directory, "nothing"), directory, "/dev/zero"):
+        status, _, err = run(wrong)
+        assert status == 2 and err.startswith(f"inspect-save: {wrong}: "), err
+    os.mkfifo(fifo := os.path.join(directory, "fifo"))
+    assert run(fifo)[0] == 2
+    assert "usage" in run("--offset=-5", path)[2]
+    with subprocess.Popen([INSPECT, "--devices", path], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 2
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([INSPECT, path], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert result.returncode == 2 and b"No space left" in result.stderr, result.stderr
 
 
 def main():
