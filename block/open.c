@@ -10,8 +10,10 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "block/block-backend.h"
+#include "block/drivers.h"
 #include "block/graph-internal.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-block-core.h"
@@ -136,13 +138,53 @@ char *bdrv_full_backing_filename(const BlockDriverState *bs, Error **errp)
            ? g_build_filename(dir, bs->backing_file, NULL) : g_strdup(bs->backing_file);
 }
 
+/* Images whose backing files are being opened, each inside the one before it. Main thread. */
+typedef struct Opening Opening;
+struct Opening {
+    const BlockDriverState *bs;
+    const Opening *above;
+    unsigned depth;
+};
+
+static const Opening *opening;
+
+#define BACKING_DEPTH_MAX 500
+
+/* Whether two images are one file of the host. Windows into files (raw's offset) cannot tell. */
+static bool is_same_file(const BlockDriverState *a, const BlockDriverState *b)
+{
+    const BlockDriverState *fa = a->file ? a->file->bs : NULL, *fb = b->file ? b->file->bs : NULL;
+    struct stat sa, sb;
+
+    return fa && fb && fa->drv == &bdrv_file && fb->drv == &bdrv_file &&
+           stat(bdrv_get_filename(fa), &sa) == 0 && stat(bdrv_get_filename(fb), &sb) == 0 &&
+           sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* A chain that comes back to an image in it, or has no end in sight, has none. */
+static int check_no_loop(const BlockDriverState *bs, Error **errp)
+{
+    for (const Opening *o = opening; o; o = o->above) {
+        if (is_same_file(o->bs, bs)) {
+            error_setg(errp, "'%s' is in its own chain of backing files", bdrv_get_filename(bs));
+            return -1;
+        }
+    }
+    if (opening && opening->depth >= BACKING_DEPTH_MAX) {
+        error_setg(errp, "the chain of backing files is longer than %d", BACKING_DEPTH_MAX);
+        return -1;
+    }
+    return 0;
+}
+
 static BlockDriverState *open_default_backing(BlockDriverState *bs, Error **errp)
 {
+    Opening here = { bs, opening, opening ? opening->depth + 1 : 1 };
     g_autofree char *path = bdrv_full_backing_filename(bs, errp);
     g_autoptr(BlockdevOptions) opts = NULL;
     BlockDriverState *backing;
 
-    if (!path) {
+    if (!path || check_no_loop(bs, errp) < 0) {
         return NULL;
     }
     if (!bs->backing_format && !g_str_has_prefix(path, "json:")) {
@@ -159,7 +201,9 @@ static BlockDriverState *open_default_backing(BlockDriverState *bs, Error **errp
     if (!opts) {
         return NULL;
     }
+    opening = &here;
     backing = bdrv_open_inherit(opts, bs, BDRV_CHILD_COW, errp);
+    opening = here.above;
     if (!backing) {
         error_prepend(errp, "Could not open backing file '%s': ", bs->backing_file);
         return NULL;

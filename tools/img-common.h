@@ -159,6 +159,7 @@ typedef struct ImgStaging {
     char *path; /* the file that is written, until it has its name; NULL: not staged */
     char *final;                /* that name; NULL: not staged */
     char *in_place;             /* a regular file whose directory cannot be written; NULL: none */
+    struct timespec changed;    /* of a file that is replaced: when, before we did anything */
     bool replaces;
     unsigned mode, uid, gid;
 } ImgStaging;

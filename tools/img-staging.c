@@ -50,6 +50,7 @@ static int look_at_old(ImgStaging *s, Error **errp)
     }
     s->replaces = true;
     s->mode = st.st_mode & 07777;
+    s->changed = st.st_mtim;
     s->uid = st.st_uid;
     s->gid = st.st_gid;
     return check_unused(s->final, errp);
@@ -99,11 +100,27 @@ static int write_in_place(ImgStaging *s, const char *filename)
     return 0;
 }
 
+/* In a directory like /tmp only the owner of a name, or of the directory, may give it away. */
+static bool may_not_rename(const ImgStaging *s)
+{
+    g_autofree char *dir = g_path_get_dirname(s->final);
+    uid_t us = geteuid();
+    struct stat st;
+
+    return s->replaces && us != 0 && us != s->uid && stat(dir, &st) == 0 &&
+           st.st_mode & S_ISVTX && us != st.st_uid;
+}
+
 static int make_part(ImgStaging *s, const char *filename, Error **errp)
 {
     g_autofree char *part = part_name(s->final);
-    int fd = mkostemp(part, O_CLOEXEC), err = errno;
+    int fd, err;
 
+    if (may_not_rename(s)) {
+        return write_in_place(s, filename);
+    }
+    fd = mkostemp(part, O_CLOEXEC);
+    err = errno;
     if (fd < 0 && s->replaces && (err == EACCES || err == EPERM || err == EROFS)) {
         return write_in_place(s, filename);
     }
@@ -176,13 +193,22 @@ int img_staging_commit(ImgStaging *s, Error **errp)
     return 0;
 }
 
+/* Whether a file that is written in place is still what it was. */
+static bool is_untouched(const ImgStaging *s)
+{
+    struct stat st;
+
+    return stat(s->in_place, &st) == 0 && st.st_mtim.tv_sec == s->changed.tv_sec &&
+           st.st_mtim.tv_nsec == s->changed.tv_nsec;
+}
+
 void img_staging_end(ImgStaging *s)
 {
     if (s->path) {
         unlink(s->path);
         img_signal_unlink(NULL);
     }
-    if (s->in_place && truncate(s->in_place, 0) < 0) {
+    if (s->in_place && !is_untouched(s) && truncate(s->in_place, 0) < 0) {
         error_report("'%s' holds a part of an image: it could not be emptied: %s", s->in_place,
                      g_strerror(errno));
     }

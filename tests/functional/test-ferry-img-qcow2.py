@@ -477,6 +477,20 @@ def snapshots(tool):
     return [line.split()[:6] for line in must(tool('snapshot', '-l', 'x')).splitlines()[2:]]
 
 
+def test_backing_loop():
+    """A chain that comes back to itself has no end, and is said to have none."""
+    must(qemu('create', '-q', '-f', 'qcow2', 'self', '1M'))
+    must(qemu('create', '-q', '-f', 'qcow2', '-b', 'self', '-F', 'qcow2', 'middle'))
+    must(qemu('create', '-q', '-f', 'qcow2', '-b', 'middle', '-F', 'qcow2', 'top'))
+    must(qemu('rebase', '-u', '-b', 'middle', '-F', 'qcow2', 'self'))
+    for args in (['info', '--backing-chain', 'top'], ['map', 'top'], ['convert', 'top', 'copy']):
+        result = ferry(*args)
+        assert result.status == 1 and "'middle' is in its own chain of backing files" in result.err, result
+    must(ferry('info', 'self'))
+    must(ferry('rebase', '-u', '-b', '', 'self'))
+    must(ferry('map', 'top'))
+
+
 def test_snapshots():
     must(qemu('create', '-q', '-f', 'qcow2', 'x', '10M'))
     assert must(ferry('snapshot', '-l', 'x')) == ''

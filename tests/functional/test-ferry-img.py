@@ -529,6 +529,19 @@ def test_replacing():
             os.setgid(65534)
             os.setuid(65534)
 
+    # What is refused before anything is written leaves what was there.
+    before = read('closed/y')
+    for wrong in (['-O', 'nix'], ['-O', 'qcow2', '-o', 'nix=1'], ['-O', 'qcow2', '-o', 'cluster_size=77'],
+                  ['-O', 'qcow2', '-B', path('nix'), '-F', 'raw']):
+        assert ferry('convert', '-f', 'raw', *wrong, path('x'), path('closed/y'), preexec_fn=nobody).status
+        assert read('closed/y') == before, wrong
+    # Where names belong to their owners: another's file, which anybody may write.
+    os.mkdir(path('sticky'))
+    os.chmod(path('sticky'), 0o1777)
+    write_file('sticky/y', MIB, [])
+    os.chmod(path('sticky/y'), 0o666)
+    result = ferry('convert', '-f', 'raw', path('x'), path('sticky/y'), preexec_fn=nobody)
+    assert 'Permission denied' in result.err or (must(result) is not None and read('sticky/y') == read('x'))
     result = ferry('convert', '-f', 'raw', path('x'), path('closed/y'), preexec_fn=nobody)
     if 'Permission denied' in result.err and os.geteuid() == 0:
         print('# the program cannot be run by nobody here')
