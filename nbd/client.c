@@ -7,6 +7,7 @@
  */
 #include "nbd/client.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <sys/socket.h>
 
@@ -104,6 +105,7 @@ NbdClient *nbd_client_new(QIOChannelSocket *ioc, unsigned handshake_max_seconds)
     setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes));
     c->peer = describe_peer(ioc);
     c->in_server.data = c;
+    co_mutex_init(&c->long_work);
     c->ctx = aio_context_main();
     c->ahead = g_malloc(NBD_READ_AHEAD_BYTES);
     c->ahead_want = NBD_READ_AHEAD_BYTES;
@@ -124,6 +126,14 @@ void nbd_client_start(NbdClient *c)
 void nbd_client_disconnect(NbdClient *c)
 {
     shutdown(c->fd, SHUT_RDWR);
+}
+
+bool nbd_client_is_gone(const NbdClient *c)
+{
+    /* A socket of which both directions are shut says so, whoever has shut them. */
+    struct pollfd p = { .fd = c->fd };
+
+    return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR);
 }
 
 void nbd_client_free(NbdClient *c)

@@ -24,6 +24,7 @@
 #include "nbd/meta-context.h"
 #include "nbd/request.h"
 #include "util/aio.h"
+#include "util/coroutine-lock.h"
 
 /* Requests of a connection under way, replies that wait to be sent among them. */
 #define NBD_MAX_REQUESTS 256
@@ -100,6 +101,7 @@ struct NbdClient {
     unsigned n_spare;
     NbdBuffers buffers;
     uint64_t data_start, data_end;      /* of the export, known to be no hole at the last look */
+    CoMutex long_work;                  /* held for a piece of a long TRIM or WRITE_ZEROES */
 
     /* send.c */
     NbdWork *queue, *queue_last;
@@ -115,6 +117,12 @@ NbdClient *nbd_client_new(QIOChannelSocket *ioc, unsigned handshake_max_seconds)
 void nbd_client_start(NbdClient *c);
 /* End it soon: both directions are shut down. Main thread, as long as the server knows it. */
 void nbd_client_disconnect(NbdClient *c);
+/*
+ * Whether nothing can reach the client any more: it has closed its socket, or was disconnected, or
+ * its replies could not be sent. One that has only said that it will not ask for more is still
+ * there; so, for a while, is one behind TCP that has closed. Any thread; a system call.
+ */
+bool nbd_client_is_gone(const NbdClient *c);
 /* Free it, when the receiver has ended. Main thread. */
 void nbd_client_free(NbdClient *c);
 /* Work was done: the receiver goes on if it waits for that. In the client's context. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "nbd/protocol.h"
+#include "util/aio.h"
 
 #define BASE "base:"
 #define BASE_ALLOCATION "base:allocation"
@@ -22,6 +23,8 @@
  * rest.
  */
 #define STEPS_MAX 8192
+/* And how long they may take together, where each waits for a disk. */
+#define STEPS_MAX_NS (INT64_C(1) * 1000 * 1000 * 1000)
 
 /*
  * Names and selection
@@ -180,6 +183,7 @@ static int bitmap_extent(const NbdExport *exp, uint32_t id, uint64_t offset, uin
 int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t offset,
                                  uint64_t length, NbdExtent *extents, unsigned max)
 {
+    int64_t begun = aio_clock_ns();
     unsigned n = 0;
 
     for (unsigned steps = 0; length > 0 && steps < STEPS_MAX; steps++) {
@@ -202,6 +206,9 @@ int coroutine_fn nbd_meta_status(const NbdExport *exp, uint32_t id, uint64_t off
         }
         offset += next.length;
         length -= next.length;
+        if (aio_clock_ns() - begun > STEPS_MAX_NS) {
+            break;
+        }
     }
     return n;
 }

@@ -16,7 +16,7 @@ typedef struct CommandRules {
     const char *name;
     uint16_t flags;             /* allowed besides FUA, which every command may carry */
     uint16_t needs;             /* transmission flag without which the command may not be sent */
-    bool writes, range, data;   /* changes the export; has a range; length is limited by memory */
+    bool writes, range, data;   /* changes the export; has a range; moves data, so has a limit */
     uint32_t beyond;            /* error for a range that is not inside the export */
 } CommandRules;
 
@@ -35,7 +35,7 @@ static const CommandRules rules[] = {
         .name = "TRIM", .needs = NBD_FLAG_SEND_TRIM, .writes = true, .range = true,
         .beyond = NBD_EINVAL,
     },
-    [NBD_CMD_CACHE] = { .name = "CACHE", .range = true, .beyond = NBD_EINVAL },
+    [NBD_CMD_CACHE] = { .name = "CACHE", .range = true, .data = true, .beyond = NBD_EINVAL },
     [NBD_CMD_WRITE_ZEROES] = {
         .name = "WRITE_ZEROES", .flags = NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
         .needs = NBD_FLAG_SEND_WRITE_ZEROES, .writes = true, .range = true, .beyond = NBD_ENOSPC,

@@ -29,7 +29,14 @@
 #define SENDFILE_MIN_BYTES (32 * 1024)
 /* How much of a long CACHE is read at a time. */
 #define CACHE_PIECE_BYTES (1024 * 1024)
-/* How long a client that has said good-bye may take to read what it is owed. */
+/*
+ * How much of a long TRIM or WRITE_ZEROES is done at a time: more and more, as long as a piece takes
+ * next to no time. Powers of two, from the largest cluster on.
+ */
+#define LONG_PIECE_MIN_BYTES (UINT64_C(16) << 20)
+#define LONG_PIECE_MAX_BYTES (UINT64_C(1) << 30)
+#define LONG_PIECE_NS (INT64_C(5) * 1000 * 1000)
+/* How long a client that has said good-bye is served, and may take to read what it is owed. */
 #define LINGER_NS (INT64_C(30) * 1000 * 1000 * 1000)
 
 static BlockBackend *blk_of(const NbdWork *w)
@@ -193,10 +200,84 @@ static void coroutine_fn do_write(NbdWork *w)
     reply_result(w, ret, "writing to the export failed");
 }
 
-static void coroutine_fn do_write_zeroes(NbdWork *w)
+/*
+ * Long requests
+ * -----------------------------------------------------------------------------------------
+ *
+ * A client may ask for much with few bytes. What has no bound of its own is done in pieces, each a
+ * request to the block layer: a drain of the node waits for a piece, and what is left of a request
+ * is given up when its client is gone.
+ */
+
+typedef int coroutine_fn PieceFn(NbdWork *w, uint64_t offset, uint64_t bytes);
+
+/* After a piece. False: nobody is there who wants another. */
+static bool coroutine_fn next_piece(NbdWork *w)
 {
-    BdrvRequestFlags flags = write_flags(w);
-    int ret = 0;
+    NbdClient *c = w->client;
+
+    if (nbd_client_is_gone(c)) {
+        return false;
+    }
+    /* A node that never waits must not keep the thread from other clients. */
+    aio_co_schedule(c->ctx, coroutine_self());
+    coroutine_yield();
+    return true;
+}
+
+/*
+ * Of all the long requests of a client one is at work at a time. So a drain, and the end of the
+ * connection, wait for one piece of them and not for one of each.
+ */
+static int coroutine_fn do_long_piece(NbdWork *w, PieceFn *fn, uint64_t offset, uint64_t bytes)
+{
+    NbdClient *c = w->client;
+    int ret;
+
+    co_mutex_lock(&c->long_work);
+    ret = nbd_client_is_gone(c) ? -ESHUTDOWN : fn(w, offset, bytes);
+    co_mutex_unlock(&c->long_work);
+    return ret;
+}
+
+/* Pieces end where their length divides the offset, so that they cut no cluster in two. */
+static int coroutine_fn in_long_pieces(NbdWork *w, PieceFn *fn)
+{
+    uint64_t offset = w->req.offset, left = w->req.length, piece = LONG_PIECE_MIN_BYTES;
+
+    if (left == 0) {
+        return 0;
+    }
+    if (left <= LONG_PIECE_MIN_BYTES) {
+        return fn(w, offset, left);
+    }
+    for (;;) {
+        uint64_t n = MIN(left, piece - offset % piece);
+        int64_t begun = aio_clock_ns();
+        int ret = do_long_piece(w, fn, offset, n);
+
+        if (ret < 0 || n == left) {
+            return ret;
+        }
+        offset += n;
+        left -= n;
+        piece = aio_clock_ns() - begun > LONG_PIECE_NS ? LONG_PIECE_MIN_BYTES
+                                                       : MIN(2 * piece, LONG_PIECE_MAX_BYTES);
+        if (!next_piece(w)) {
+            return -ESHUTDOWN;
+        }
+    }
+}
+
+static bool is_long(const NbdWork *w)
+{
+    return w->req.length > LONG_PIECE_MIN_BYTES;
+}
+
+static int coroutine_fn zero_piece(NbdWork *w, uint64_t offset, uint64_t bytes)
+{
+    /* One flush at the end is cheaper than one for each piece. */
+    BdrvRequestFlags flags = is_long(w) ? 0 : write_flags(w);
 
     if (!(w->req.flags & NBD_CMD_FLAG_NO_HOLE)) {
         flags |= BDRV_REQ_MAY_UNMAP;
@@ -204,8 +285,15 @@ static void coroutine_fn do_write_zeroes(NbdWork *w)
     if (w->req.flags & NBD_CMD_FLAG_FAST_ZERO) {
         flags |= BDRV_REQ_NO_FALLBACK;
     }
-    if (w->req.length > 0) {
-        ret = blk_co_pwrite_zeroes(blk_of(w), w->req.offset, w->req.length, flags);
+    return blk_co_pwrite_zeroes(blk_of(w), offset, bytes, flags);
+}
+
+static void coroutine_fn do_write_zeroes(NbdWork *w)
+{
+    int ret = in_long_pieces(w, zero_piece);
+
+    if (ret == 0 && is_long(w) && w->req.flags & NBD_CMD_FLAG_FUA) {
+        ret = blk_co_flush(blk_of(w));
     }
     w->client->data_end = 0;
     if (ret == -ENOTSUP && !(w->req.flags & NBD_CMD_FLAG_FAST_ZERO)) {
@@ -215,13 +303,15 @@ static void coroutine_fn do_write_zeroes(NbdWork *w)
     reply_result(w, ret, "writing zeroes to the export failed");
 }
 
+static int coroutine_fn trim_piece(NbdWork *w, uint64_t offset, uint64_t bytes)
+{
+    return blk_co_pdiscard(blk_of(w), offset, bytes);
+}
+
 static void coroutine_fn do_trim(NbdWork *w)
 {
-    int ret = 0;
+    int ret = in_long_pieces(w, trim_piece);
 
-    if (w->req.length > 0) {
-        ret = blk_co_pdiscard(blk_of(w), w->req.offset, w->req.length);
-    }
     w->client->data_end = 0;
     if (ret == -ENOTSUP) {
         ret = 0;
@@ -243,12 +333,15 @@ static void coroutine_fn do_cache(NbdWork *w)
     uint64_t offset = w->req.offset, left = w->req.length;
     int ret = left == 0 || nbd_work_alloc(w, MIN(left, CACHE_PIECE_BYTES)) ? 0 : -ENOMEM;
 
-    while (left > 0 && ret == 0 && !w->client->broken) {
+    while (left > 0 && ret == 0) {
         uint64_t n = MIN(left, CACHE_PIECE_BYTES);
 
         ret = blk_co_pread(blk_of(w), offset, n, w->buf.data, 0);
         offset += n;
         left -= n;
+        if (ret == 0 && left > 0 && !next_piece(w)) {
+            ret = -ESHUTDOWN;
+        }
     }
     reply_result(w, ret, "reading from the export failed");
 }
@@ -455,10 +548,14 @@ static bool coroutine_fn take_request(NbdClient *c)
     }
 }
 
+/* Either it does not read, or it has left us with more than can be done in that time. */
 static void linger_ends(void *opaque)
 {
-    nbd_client_log(opaque, "the client does not read its replies");
-    shutdown(((NbdClient *)opaque)->fd, SHUT_RDWR);
+    NbdClient *c = opaque;
+
+    nbd_client_log(c, c->queue ? "the client does not read its replies"
+                               : "the client has gone and its requests take too long");
+    nbd_client_disconnect(c);
 }
 
 /* What is under way is finished and sent. */

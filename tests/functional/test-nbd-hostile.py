@@ -19,7 +19,7 @@ from nbd_lib import (ACK, CACHE, DF, DISC, DONE, EINVAL, ENOSPC, EPERM, ERR, EXT
                      FUA, INVALID, KIB, MIB, NO_HOLE, NO_ZEROES, PAYLOAD, POLICY, READ, REP_INFO, REP_META,
                      REP_SERVER, REQ_ONE, SOCKET, STATUS, T_DATA, T_HOLE, TOO_BIG, TRIM, UNKNOWN, UNSUP,
                      WRITE, ZEROES, Client, Closed, Server, eventually, info_data, main, meta_data, path,
-                     pattern, read_file, write_file)
+                     pattern, read_file, run, write_file)
 
 SIZE = 8 * MIB
 MODES = ['simple', 'structured', 'extended']
@@ -511,6 +511,72 @@ def test_fairness():
             worst = max(worst, time.monotonic() - start)
         assert got > 10 * MIB, got
         assert worst < 1, worst
+
+
+def serve_opts(text):
+    return Server('-t', '-e', '0', '--threads=1', '--discard=unmap', '--image-opts', text)
+
+
+def test_endless_requests():
+    """A request of a few bytes for more work than anyone lives to see: others go on, and it ends with its client."""
+    huge = 1 << 61
+    with serve_opts(f'driver=null-co,size={2 * huge},read-zeroes=on') as server:
+        other = Client()
+        for command in CACHE, ZEROES, TRIM:
+            c = Client('extended')
+            if command == CACHE:
+                assert c.error(CACHE, 0, huge) == EINVAL and c.error(CACHE, 0, 32 * MIB + 1) == EINVAL
+                assert c.error(CACHE, 5, 32 * MIB) == 0
+            else:
+                for unused in range(3):
+                    c.send(command, 0, huge)
+            assert other.read(0, 512) == bytes(512) and c.read(0, 512) == bytes(512)
+            c.close()
+        other.disconnect()
+        eventually(lambda: descriptors(server) == 1, 'connections are gone')
+        # Whoever says good-bye is not waited for by the end of the server.
+        c = Client('extended')
+        c.send(ZEROES, 0, huge)
+        c.send(DISC)
+        assert Client('extended').read(0, 512) == bytes(512)
+
+
+def test_endless_requests_of_a_slow_node():
+    """Each of these takes minutes: the end waits for a piece of them."""
+    run('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', path('small.qcow2'), '16G')
+    with Server('-t', '-e', '0', '-f', 'qcow2', path('small.qcow2')):
+        for unused in range(3):
+            c = Client('extended')
+            c.send(ZEROES, 0, 16 * KIB * MIB)
+            c.send(ZEROES, 8 * KIB * MIB, 8 * KIB * MIB)
+        assert Client('extended').read(0, 512) == bytes(512)
+
+
+def test_pieces():
+    """What is done in pieces is done as a whole: no byte less or more, the error of any piece, and FUA for all."""
+    size = 40 * MIB
+    want = bytearray(pattern(size))
+    for mode, command, flags in zip(MODES, [ZEROES, ZEROES, TRIM], [0, NO_HOLE | FUA, FUA]):
+        with serve('--discard=unmap', size=size):
+            c = Client(mode)
+            start, end = (MIB + 5, 39 * MIB + 7) if command == ZEROES else (MIB, 39 * MIB)
+            assert c.error(command, start, end - start, flags) == 0
+            c.disconnect()
+        assert read_file('img') == want[:start] + bytes(end - start) + want[end:]
+    for kind, command in ('write-zeroes', ZEROES), ('discard', TRIM):
+        with serve_opts('driver=blkdebug,image.driver=null-co,image.size=1T,inject-error.0.errno=28,'
+                        f'inject-error.0.nth=4,inject-error.0.iotype={kind}'):
+            c = Client('extended')
+            assert c.error(command, 0, MIB) == 0
+            assert c.error(command, 0, 1 << 39) == ENOSPC
+            c.disconnect()
+    with serve_opts('driver=blkdebug,image.driver=null-co,image.size=1T,inject-error.0.errno=28,'
+                    'inject-error.0.iotype=flush'):
+        c = Client('extended')
+        for command in ZEROES, TRIM:
+            assert c.error(command, 0, 1 << 39) == 0
+            assert c.error(command, 0, 1 << 39, FUA) == ENOSPC
+        c.disconnect()
 
 
 def test_ends_with_stuck_clients():
