@@ -18,6 +18,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -64,13 +65,27 @@ static void add_inet(GArray *list, const struct addrinfo *ai, bool dual)
     }
 }
 
+/* A number is the resolver's to read, but it takes any and keeps 16 bits; a name is its alone. */
+static bool check_port(const InetSocketAddress *inet, Error **errp)
+{
+    char *end;
+    unsigned long long port = strtoull(inet->port, &end, 10);
+
+    if (end != inet->port && !*end && port > UINT16_MAX) {
+        error_setg(errp, "address resolution failed for %s:%s: a port is at most %d", inet->host,
+                   inet->port, UINT16_MAX);
+        return false;
+    }
+    return true;
+}
+
 static bool resolve_inet(GArray *list, const InetSocketAddress *inet, bool passive, Error **errp)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0 };
     struct addrinfo *result, *ai;
     bool v4, v6, any_host = !*inet->host;
 
-    if (!inet_families(inet, &v4, &v6, errp)) {
+    if (!inet_families(inet, &v4, &v6, errp) || !check_port(inet, errp)) {
         return false;
     }
     hints.ai_family = v4 && v6 ? AF_UNSPEC : v4 ? AF_INET : AF_INET6;

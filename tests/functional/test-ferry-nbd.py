@@ -192,6 +192,11 @@ def test_offset():
     assert 'Offset' in refused('-f', 'raw', '-o', '2M', 'img')
 
 
+def test_port_too_high():
+    assert refused('-b', '127.0.0.1', '-p', '99999', '-f', 'raw', image()) == (
+        'address resolution failed for 127.0.0.1:99999: a port is at most 65535\n')
+
+
 def test_image_opts():
     with Server('-t', '--image-opts', f'driver=raw,size=4096,file.driver=file,file.filename={image()}'):
         c = Client()

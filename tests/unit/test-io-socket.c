@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -257,6 +258,12 @@ static void test_inet_bad(void)
         { "127.0.0.1:0,ipv4=off,ipv6=off", "Cannot disable IPv4 and IPv6 at same time" },
         { "127.0.0.1:0,keep-alive=on",
           "keep-alive option is not supported for passive sockets" },
+        { "127.0.0.1:65536",
+          "address resolution failed for 127.0.0.1:65536: a port is at most 65535" },
+        { ":99999", "address resolution failed for :99999: a port is at most 65535" },
+        { "127.0.0.1:-1", "address resolution failed for 127.0.0.1:-1: a port is at most 65535" },
+        { "127.0.0.1:18446744073709551616",
+          "address resolution failed for 127.0.0.1:18446744073709551616: a port is at most 65535" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
@@ -272,6 +279,34 @@ static void test_inet_bad(void)
     g_assert_true(g_str_has_prefix(error_get_pretty(err),
                                    "address resolution failed for no such host:1: "));
     error_free(err);
+}
+
+static void test_port(void)
+{
+    static const struct {
+        const char *uri, *port;
+    } good[] = {
+        { "127.0.0.1:0", "0" }, { "127.0.0.1:65535", "65535" }, { "127.0.0.1:ssh", "22" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(good); i++) {
+        if (strstr(good[i].uri, ":ssh") && !getservbyname("ssh", "tcp")) {
+            g_test_message("no /etc/services here");
+            continue;
+        }
+        g_autoptr(SocketAddress) addr = addr_of(good[i].uri);
+        g_autoptr(GPtrArray) list = socket_resolve(addr, &error_abort);
+        const SocketAddress *one = list->pdata[0];
+
+        g_assert_cmpstr(one->u.inet.port, ==, good[i].port);
+    }
+
+    g_autoptr(SocketAddress) above = addr_of("127.0.0.1:99999");
+    Error *err = NULL, *err2 = NULL;
+    g_assert_cmpint(socket_connect(above, -1, &err), ==, -1);
+    check_error(err, "address resolution failed for 127.0.0.1:99999: a port is at most 65535");
+    g_assert_null(socket_resolve(above, &err2));
+    check_error(err2, "address resolution failed for 127.0.0.1:99999: a port is at most 65535");
 }
 
 static SocketAddress *unix_addr(const char *name)
@@ -814,6 +849,7 @@ int main(int argc, char **argv)
     g_test_add_func("/socket/name", test_name);
     g_test_add_func("/socket/port-range", test_port_range);
     g_test_add_func("/socket/inet-bad", test_inet_bad);
+    g_test_add_func("/socket/port", test_port);
     g_test_add_func("/socket/unix-paths", test_unix_paths);
     g_test_add_func("/socket/unix-long", test_unix_long);
     g_test_add_func("/socket/abstract", test_abstract);
