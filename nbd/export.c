@@ -174,12 +174,14 @@ static int check_text(const char *what, const char *text, Error **errp)
     return 0;
 }
 
-static int set_texts(NbdExport *exp, const BlockExportOptionsNbd *opts, Error **errp)
+static int set_texts(NbdExport *exp, const BlockExportOptions *opts, Error **errp)
 {
-    const char *name = opts->name ? opts->name : bdrv_get_node_name(blk_bs(exp->common.blk));
+    const BlockExportOptionsNbd *nbd = &opts->u.nbd;
+    /* As it was given: it may be the name of a block device, whose node has one that nobody knows. */
+    const char *name = nbd->name ? nbd->name : opts->node_name;
 
     if (check_text("name", name, errp) < 0 ||
-        (opts->description && check_text("description", opts->description, errp) < 0)) {
+        (nbd->description && check_text("description", nbd->description, errp) < 0)) {
         return -1;
     }
     if (nbd_export_find(name, strlen(name))) {
@@ -187,7 +189,7 @@ static int set_texts(NbdExport *exp, const BlockExportOptionsNbd *opts, Error **
         return -1;
     }
     exp->name = g_strdup(name);
-    exp->description = g_strdup(opts->description);
+    exp->description = g_strdup(nbd->description);
     return 0;
 }
 
@@ -201,7 +203,7 @@ static int export_create(BlockExport *common, const BlockExportOptions *opts, Er
         error_setg(errp, "NBD server not running");
         return -1;
     }
-    if (set_texts(exp, nbd, errp) < 0) {
+    if (set_texts(exp, opts, errp) < 0) {
         return -1;
     }
     for (BlockDirtyBitmapOrStrList *l = nbd->has_bitmaps ? nbd->bitmaps : NULL; l; l = l->next) {

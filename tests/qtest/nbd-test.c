@@ -132,6 +132,25 @@ static void test_exports(void)
     qtest_quit(s);
 }
 
+/* Without a name the export has that by which its node was named, be it a block device's. */
+static void test_default_name(void)
+{
+    g_autofree char *path = new_file("dd.img", 2 * MIB), *sock = socket_path(), *by_node = NULL,
+                    *by_device = NULL;
+    QTestState *s = qtest_initf(NODES "-drive if=none,id=dd,file=%s,format=raw", path);
+
+    start_server(s, sock);
+    qtest_qmp_assert_success(s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', "
+                                "'id': 'e0', 'node-name': 'n'}}");
+    qtest_qmp_assert_success(s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', "
+                                "'id': 'e1', 'node-name': 'dd'}}");
+    by_node = nbdinfo(sock, "n", "--size");
+    g_assert_cmpstr(by_node, ==, "1048576\n");
+    by_device = nbdinfo(sock, "dd", "--size");
+    g_assert_cmpstr(by_device, ==, "2097152\n");
+    qtest_quit(s);
+}
+
 /* Removing what somebody uses: refused, or the client goes. */
 static void test_removal(void)
 {
@@ -226,6 +245,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qtest_add_func("/nbd/exports", test_exports);
+    qtest_add_func("/nbd/default-name", test_default_name);
     qtest_add_func("/nbd/removal", test_removal);
     qtest_add_func("/nbd/errors", test_errors);
     qtest_add_func("/nbd/hmp", test_hmp);
