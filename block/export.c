@@ -101,6 +101,17 @@ static int move_node(BlockExport *exp, bool fixed, Error **errp)
  * ------------------------------------------------------------------------------------------------
  */
 
+static char *describe(void *opaque)
+{
+    const BlockExport *exp = opaque;
+
+    return g_strdup_printf("export '%s'", exp->id);
+}
+
+static const BlockDevOps export_dev_ops = {
+    .describe = describe,
+};
+
 static int hold_node(BlockExport *exp, const BlockExportOptions *opts, uint64_t shared_perm,
                      Error **errp)
 {
@@ -120,8 +131,9 @@ static int hold_node(BlockExport *exp, const BlockExportOptions *opts, uint64_t 
     if (bdrv_is_inactive(bs) && bdrv_activate(bs, errp) < 0) {
         return -1;
     }
-    exp->blk = blk_new_with_bs(bs, perm, shared_perm, errp);
-    if (!exp->blk) {
+    exp->blk = blk_new(perm, shared_perm);
+    blk_set_dev_ops(exp->blk, &export_dev_ops, exp);
+    if (blk_insert_bs(exp->blk, bs, errp) < 0) {
         return -1;
     }
     blk_set_allow_aio_context_change(exp->blk, true);

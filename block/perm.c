@@ -120,6 +120,23 @@ static int check_conflicts(const BlockDriverState *bs, Error **errp)
     return 0;
 }
 
+/* Somebody changes a node that nobody may change: say who, and what about it. */
+static void report_read_only(const BlockDriverState *bs, Error **errp)
+{
+    BdrvChild *c;
+
+    BDRV_FOREACH_PARENT(bs, c) {
+        if (c->perm & PERM_MODIFY) {
+            g_autofree char *who = c->klass->describe_parent(c);
+            g_autofree char *what = bdrv_perm_names(c->perm & PERM_MODIFY);
+
+            error_setg(errp, "Block node '%s' is read-only (%s wanted by %s as '%s')",
+                       bs->node_name, what, who, c->name);
+            return;
+        }
+    }
+}
+
 static int check_node(BlockDriverState *bs, Error **errp)
 {
     uint64_t perm, shared;
@@ -129,7 +146,7 @@ static int check_node(BlockDriverState *bs, Error **errp)
     }
     bdrv_cumulative_perms(bs, &perm, &shared);
     if ((perm & PERM_MODIFY) && bs->read_only && !bs->auto_read_only) {
-        error_setg(errp, "Block node '%s' is read-only", bs->node_name);
+        report_read_only(bs, errp);
         return -1;
     }
     return 0;

@@ -205,7 +205,7 @@ static void test_resize(void)
         s, "Failed to find node with node-name='d'",
         "{'execute': 'block_resize', 'arguments': {'node-name': 'd', 'size': 1}}");
     qtest_qmp_assert_error(
-        s, "Block node 'ro' is read-only",
+        s, "Block node 'ro' is read-only (resize wanted by a block device as 'root')",
         "{'execute': 'block_resize', 'arguments': {'node-name': 'ro', 'size': 1024}}");
     error =
         qtest_qmp_assert_failure_ref(s, "{'execute': 'block_resize', 'arguments': {'device': 'ro', "
@@ -241,12 +241,14 @@ static void test_reopen(void)
     /* Read-only and back: requests tell. */
     io(s, "a", "write -q -P 1 0 4k");
     reopen(s, "[{'driver': 'raw', 'node-name': 'a', 'file': 'f', 'read-only': true}]");
-    io_expect(s, "a", "write 0 4k", "write: Block node 'a' is read-only\n");
+    io_expect(s, "a", "write 0 4k",
+              "write: Block node 'a' is read-only (write wanted by a block device as 'root')\n");
     io(s, "a", "read -q -P 1 0 4k");
     reopen(s, "[{'driver': 'raw', 'node-name': 'a', 'file': 'f'}]");
     io(s, "a", "write -q -P 2 0 4k");
     reopen(s, both);
-    io_expect(s, "b", "write 0 4k", "write: Block node 'f' is read-only\n");
+    io_expect(s, "b", "write 0 4k",
+              "write: Block node 'f' is read-only (write wanted by node 'b' as 'file')\n");
     reopen(s, writable);
     io(s, "b", "write -q -P 3 0 4k");
     reopen(s, read_only);
@@ -328,7 +330,7 @@ static void test_reopen_errors(void)
                  "force-share=on can only be used with read-only=on");
     /* The device writes. */
     reopen_fails(s, "[{'driver': 'raw', 'node-name': 'a', 'file': 'f', 'read-only': true}]",
-                 "Block node 'a' is read-only");
+                 "Block node 'a' is read-only (write wanted by device 'v' as 'root')");
     io(s, "-d v", "write -q -P 1 0 4k");
     /* All or nothing. */
     reopen_fails(s, renamed, message);
@@ -338,7 +340,7 @@ static void test_reopen_errors(void)
         s,
         "[{'driver': 'raw', 'node-name': 'b', 'file': 'n'}, {'driver': 'raw', 'node-name': 'a', "
         "'file': 'f', 'read-only': true}]",
-        "Block node 'a' is read-only");
+        "Block node 'a' is read-only (write wanted by device 'v' as 'root')");
     io(s, "b", "read -q -P 1 0 4k");
     qtest_quit(s);
 }
@@ -394,7 +396,8 @@ static void test_reopen_backing(void)
     reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null, "
               "'lazy-refcounts': true, "
               "'read-only': true}]");
-    io_expect(s, "t", "write 0 4k", "write: Block node 't' is read-only\n");
+    io_expect(s, "t", "write 0 4k",
+              "write: Block node 't' is read-only (write wanted by a block device as 'root')\n");
     reopen(s, "[{'driver': 'qcow2', 'node-name': 't', 'file': 'f', 'backing': null}]");
     io(s, "t", "write -q -P 5 512k 64k");
     io(s, "t", "read -q -P 3 0 64k");

@@ -164,8 +164,8 @@ static void test_removal(void)
     fd = use_export(sock, "n");
     json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'nbd-server-remove', 'arguments': "
                                                  "{'name': 'n', 'mode': 'safe'}}"));
-    json_object_put(qtest_qmp_assert_failure_ref(s, "{'execute': 'blockdev-del', 'arguments': "
-                                                 "{'node-name': 'n'}}"));
+    qtest_qmp_assert_error(s, "Node 'n' is in use: by export 'n' as 'root'",
+                           "{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
     qtest_qmp_assert_success(
         s, "{'execute': 'nbd-server-remove', 'arguments': {'name': 'n', 'mode': 'hard'}}");
     wait_deleted(s, "n");
@@ -176,6 +176,25 @@ static void test_removal(void)
     fd = connect_to(sock);
     qtest_qmp_assert_success(s, "{'execute': 'nbd-server-stop'}");
     close(fd);
+    qtest_quit(s);
+}
+
+/* Messages about a node name the export that uses it. */
+static void test_who(void)
+{
+    g_autofree char *path = new_file("who.img", MIB), *sock = socket_path();
+    QTestState *s = qtest_initf("-blockdev file,node-name=f,filename=%s "
+                                "-blockdev raw,node-name=disk,file=f", path);
+
+    start_server(s, sock);
+    qtest_qmp_assert_success(s, "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', "
+                                "'id': 'e1', 'node-name': 'disk', 'writable': true}}");
+    qtest_qmp_assert_error(s, "Node 'disk' is in use: by export 'e1' as 'root'",
+                           "{'execute': 'blockdev-del', 'arguments': {'node-name': 'disk'}}");
+    qtest_qmp_assert_error(
+        s, "Block node 'disk' is read-only (write wanted by export 'e1' as 'root')",
+        "{'execute': 'blockdev-reopen', 'arguments': {'options': [{'driver': 'raw', 'node-name': "
+        "'disk', 'read-only': true, 'file': 'f'}]}}");
     qtest_quit(s);
 }
 
@@ -247,6 +266,7 @@ int main(int argc, char **argv)
     qtest_add_func("/nbd/exports", test_exports);
     qtest_add_func("/nbd/default-name", test_default_name);
     qtest_add_func("/nbd/removal", test_removal);
+    qtest_add_func("/nbd/who", test_who);
     qtest_add_func("/nbd/errors", test_errors);
     qtest_add_func("/nbd/hmp", test_hmp);
     return g_test_run();
