@@ -48,6 +48,10 @@ static const Case cases[] = {
     { STRUCTURED, RO, STATUS, REQ_ONE, 0, UINT32_MAX, 0 },
     { EXTENDED, RO, STATUS, 0, 0, SIZE, 0 },
     { EXTENDED, RO, STATUS, PAYLOAD, 0, 8 + 4, 0 },
+    /* FUA is no mistake where nothing is written. */
+    { SIMPLE, RO, READ, FUA, 0, 512, 0 },
+    { SIMPLE, RO, CACHE, FUA, 0, 512, 0 },
+    { STRUCTURED, RO, STATUS, FUA, 0, 512, 0 },
 
     /* Ranges: beyond the end, and around the end of numbers. */
     { SIMPLE, RW, READ, 0, SIZE, 1, NBD_EINVAL },
