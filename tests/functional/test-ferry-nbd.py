@@ -103,6 +103,8 @@ def test_fork():
 
 def test_pid_file_is_locked():
     with Server('-t', '-f', 'raw', '--pid-file', 'pid', image()):
+        # It listens before it has the pid file.
+        eventually(lambda: os.path.exists(path('pid')) and open(path('pid')).read(), 'the pid file')
         assert 'Cannot lock pid file' in refused('-t', '--pid-file', 'pid', '-k', 'other', '-f', 'raw', '-r',
                                                  write_file('img2', pattern(SIZE)))
         assert os.path.exists(path('pid')) and not os.path.exists(path('other'))
