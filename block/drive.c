@@ -291,6 +291,16 @@ static bool take_read_only(Pairs *pairs, Error **errp)
     return true;
 }
 
+/* discard=on and discard=off are other words for what the schema calls unmap and ignore. */
+static void spell_discard(Pairs *obj)
+{
+    g_autofree char *text = take(obj, "discard");
+
+    if (text) {
+        put(obj, "discard", !strcmp(text, "on") ? "unmap" : !strcmp(text, "off") ? "ignore" : text);
+    }
+}
+
 /* The object with the file or device at the bottom of the chain of "file". */
 static Pairs *bottom(Pairs *obj)
 {
@@ -380,6 +390,8 @@ static BlockdevOptions *node_options(Pairs *pairs, Error **errp)
         return NULL;
     }
     merge(obj, pairs);
+    bdrv_imply_file_drivers(obj);
+    spell_discard(obj);
     if (aio) {
         put(bottom(obj), "aio", aio);
     }

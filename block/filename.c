@@ -310,3 +310,56 @@ BlockdevOptions *bdrv_options_for_file(const char *filename, const char *format,
     }
     return put_format_above(drv, protocol, errp);
 }
+
+/*
+ * Descriptions as text
+ * -----------------------------------------------------------------------------------------
+ */
+
+void bdrv_imply_file_drivers(struct json_object *obj)
+{
+    struct json_object *name;
+    struct stat st;
+
+    json_object_object_foreach(obj, key, value) {
+        if (!json_object_is_type(value, json_type_object)) {
+            continue;
+        }
+        bdrv_imply_file_drivers(value);
+        if (!json_object_object_get_ex(value, "driver", NULL) &&
+            json_object_object_get_ex(value, "filename", &name) && strcmp(key, "cache")) {
+            bool device = stat(json_object_get_string(name), &st) == 0 && S_ISBLK(st.st_mode);
+
+            json_object_object_add(value, "driver",
+                                   json_object_new_string(device ? "host_device" : "file"));
+        }
+    }
+}
+
+/* JSON has its types, key=value text is all strings. */
+static Visitor *text_visitor(const char *text, struct json_object **obj, Error **errp)
+{
+    if (text[0] == '{') {
+        return json_parse_text(text, obj, errp) < 0 ? NULL : json_input_visitor_new(*obj);
+    }
+    *obj = keyval_parse(text, "driver", NULL, errp);
+    if (!*obj) {
+        return NULL;
+    }
+    bdrv_imply_file_drivers(*obj);
+    return json_input_visitor_new_keyval(*obj);
+}
+
+BlockdevOptions *bdrv_options_from_text(const char *text, Error **errp)
+{
+    struct json_object *obj = NULL;
+    BlockdevOptions *opts = NULL;
+    Visitor *v = text_visitor(text, &obj, errp);
+
+    if (v) {
+        visit_type_BlockdevOptions(v, NULL, &opts, errp);
+        visit_free(v);
+    }
+    json_object_put(obj);
+    return opts;
+}

@@ -25,6 +25,8 @@
  * ------------------------------------------------------------------------------------------
  */
 
+struct json_object;
+
 /*
  * bdrv_open:
  * @opts: a description of the node and its children; not kept
@@ -49,6 +51,18 @@ BlockDriverState *bdrv_open(const BlockdevOptions *opts, Error **errp);
  * Returns: the caller's; NULL with @errp set.
  */
 BlockdevOptions *bdrv_options_for_file(const char *filename, const char *format, Error **errp);
+
+/*
+ * bdrv_options_from_text:
+ * @text: KEY=VALUE,... or JSON, as --image-opts takes it; the first value may be a driver's name
+ * alone
+ *
+ * Returns: the description; NULL with @errp set. In key=value text what has a filename and no
+ * driver is a file, or a host device.
+ */
+BlockdevOptions *bdrv_options_from_text(const char *text, Error **errp);
+/* The same for the members of @obj, whose values are text: "driver" is added where it is implied. */
+void bdrv_imply_file_drivers(struct json_object *obj);
 /*
  * The name of the driver whose format an image of @filename seems to have: "raw" when none knows
  * it. Only reads. NULL with @errp set when it cannot be read.

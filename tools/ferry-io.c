@@ -153,18 +153,6 @@ static void parse_options(Options *o, int argc, char **argv)
 
 /* ---- the image ---- */
 
-static BlockdevOptions *described(const char *text, Error **errp)
-{
-    BlockdevOptions *opts = NULL;
-    Visitor *v = json_input_visitor_new_str(text, "driver", errp);
-
-    if (v) {
-        visit_type_BlockdevOptions(v, NULL, &opts, errp);
-        visit_free(v);
-    }
-    return opts;
-}
-
 /* The engine of the files of @opts that were described here; not of nodes by name. */
 static void apply_aio(BlockdevOptions *opts, BlockdevAioOptions aio)
 {
@@ -235,7 +223,7 @@ static BlockdevOptions *put_copy_on_read_above(BlockdevOptions *opts)
 
 static BlockBackend *open_image(const Options *o, Error **errp)
 {
-    BlockdevOptions *opts = o->image_opts ? described(o->filename, errp)
+    BlockdevOptions *opts = o->image_opts ? bdrv_options_from_text(o->filename, errp)
                                           : bdrv_options_for_file(o->filename, o->format, errp);
     BlockBackend *blk;
 

@@ -33,18 +33,6 @@ static BlockdevOptionsFile *find_file(BlockdevOptions *opts)
     return below->type == QTYPE_QDICT ? find_file(&below->u.definition) : NULL;
 }
 
-static BlockdevOptions *parse_image_opts(const char *text, Error **errp)
-{
-    Visitor *v = json_input_visitor_new_str(text, "driver", errp);
-    BlockdevOptions *opts = NULL;
-
-    if (v) {
-        visit_type_BlockdevOptions(v, NULL, &opts, errp);
-        visit_free(v);
-    }
-    return opts;
-}
-
 /*
  * An image of which nobody said what it is: raw ones can be made to look like another format by a
  * client.
@@ -68,7 +56,7 @@ static int warn_of_raw(const char *image, Error **errp)
 static BlockdevOptions *describe(const NbdToolOptions *o, Error **errp)
 {
     if (o->image_opts) {
-        return parse_image_opts(o->image, errp);
+        return bdrv_options_from_text(o->image, errp);
     }
     if (!o->format && warn_of_raw(o->image, errp) < 0) {
         return NULL;

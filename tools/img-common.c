@@ -52,43 +52,6 @@ bool img_cache_mode_ok(const char *mode)
 
 /* ---- descriptions ---- */
 
-/* A file needs no driver=file, as its name says it. */
-static void add_file_drivers(struct json_object *obj)
-{
-    struct json_object *name;
-    struct stat st;
-
-    json_object_object_foreach(obj, key, value) {
-        if (json_object_is_type(value, json_type_object)) {
-            add_file_drivers(value);
-            if (!json_object_object_get_ex(value, "driver", NULL) &&
-                json_object_object_get_ex(value, "filename", &name) && strcmp(key, "cache")) {
-                bool device = stat(json_object_get_string(name), &st) == 0 && S_ISBLK(st.st_mode);
-
-                json_object_object_add(value, "driver",
-                                       json_object_new_string(device ? "host_device" : "file"));
-            }
-        }
-    }
-}
-
-static BlockdevOptions *parse_image_opts(const char *text, Error **errp)
-{
-    struct json_object *obj = keyval_parse(text, NULL, NULL, errp);
-    BlockdevOptions *opts = NULL;
-    Visitor *v;
-
-    if (!obj) {
-        return NULL;
-    }
-    add_file_drivers(obj);
-    v = json_input_visitor_new_keyval(obj);
-    visit_type_BlockdevOptions(v, NULL, &opts, errp);
-    visit_free(v);
-    json_object_put(obj);
-    return opts;
-}
-
 void img_drop_backing(BlockdevOptions *opts)
 {
     if (opts->driver == BLOCKDEV_DRIVER_QCOW2) {
@@ -161,7 +124,7 @@ BlockdevOptions *img_describe(const char *name, const ImgOpen *how, Error **errp
     BlockdevOptions *opts;
 
     if (how->image_opts) {
-        opts = parse_image_opts(name, errp);
+        opts = bdrv_options_from_text(name, errp);
     } else {
         if (how->format && !bdrv_find_driver(how->format, NULL)) {
             error_setg(errp, "Unknown driver '%s'", how->format);

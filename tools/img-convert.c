@@ -83,7 +83,11 @@ static void take_option(ImgArgs *args, Convert *c, int opt)
         break;
     case 'W': c->copy.out_of_order = true; break;
     case 'S':
-        img_arg_size(args, "sparse size", 0, INT64_C(1) << 30, &c->copy.min_sparse);
+        if (img_arg_size(args, "sparse size", 0, INT64_C(1) << 30, &c->copy.min_sparse) &&
+            c->copy.min_sparse % BDRV_SECTOR_BYTES) {
+            img_usage_error(args, "Invalid buffer size for sparse output specified. Valid sizes are "
+                            "multiples of %d up to 1G, 0 for none", (int)BDRV_SECTOR_BYTES);
+        }
         c->has_sparse = true;
         break;
     case 'r': img_arg_size(args, "rate limit", 1, INT64_MAX, &c->rate); break;

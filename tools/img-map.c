@@ -17,8 +17,8 @@
 static const ImgOption options[] = {
     { 'f', NULL, "FORMAT", "format of the image (default: look into it)" },
     { IMG_OPT_IMAGE_OPTS, "image-opts", NULL, "FILENAME is a description, KEY=VALUE,..." },
-    { IMG_OPT_START_OFFSET, "start-offset", "OFFSET", "begin there (default: 0)" },
-    { IMG_OPT_MAX_LENGTH, "max-length", "SIZE", "look at so many bytes (default: to the end)" },
+    { 's', "start-offset", "OFFSET", "begin there (default: 0)" },
+    { 'l', "max-length", "SIZE", "look at so many bytes (default: to the end)" },
     { IMG_OPT_OUTPUT, "output", "FORM", "human (default) or json" },
     { 'U', "force-share", NULL, "open the image although others write to it" },
     { 0 },
@@ -195,10 +195,10 @@ static int run(ImgArgs *args)
         case 'U': how.force_share = true; break;
         case IMG_OPT_IMAGE_OPTS: how.image_opts = true; break;
         case IMG_OPT_OUTPUT: img_arg_output(args, &m.json); break;
-        case IMG_OPT_START_OFFSET:
+        case 's':
             img_arg_size(args, "start offset", 0, BDRV_MAX_LENGTH, &m.start);
             break;
-        case IMG_OPT_MAX_LENGTH:
+        case 'l':
             img_arg_size(args, "max length", 0, BDRV_MAX_LENGTH, &max_length);
             break;
         }

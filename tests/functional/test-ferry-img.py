@@ -72,6 +72,8 @@ def test_usage_errors():
             (['convert', '-T', 'hot', 'a', 'b'], 'Invalid source cache option: hot'),
             (['convert', '-c', '-W', 'a', 'b'], 'Out of order write and compress are mutually exclusive'),
             (['convert', '-C', '-c', 'a', 'b'], 'Cannot enable copy offloading when -c is used'),
+            (['convert', '-S', '100', 'a', 'b'],
+             'Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 1G, 0 for none'),
             (['convert', '-C', '-S', '4k', 'a', 'b'], 'Cannot enable copy offloading when -S is used'),
             (['convert', '--target-is-zero', 'a', 'b'], '--target-is-zero requires use of -n flag'),
             (['convert', '--target-image-opts', 'a', 'b'], '--target-image-opts requires use of -n flag'),
@@ -210,6 +212,7 @@ def test_map():
         assert extent.pop('compressed') is False
     assert ours == theirs
     assert must(ferry('map', 'x')) == must(qemu('map', 'x'))
+    assert must(ferry('map', '-s', '1M', '-l', '3M', 'x')) == must(qemu('map', '-s', '1M', '--max-length=3M', 'x'))
     args = ['--start-offset=1M', '--max-length=3M']
     for extra in ([], ['--output=json']):
         out = must(ferry('map', *extra, *args, 'x')).replace(', "compressed": false', '')

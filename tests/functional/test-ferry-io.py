@@ -89,7 +89,7 @@ def test_options(directory):
         assert (done.status, done.out, done.err) == (0, "", ""), (options, done.out, done.err)
     done = commands(FERRY_IO, path, "raw", "write 0 1", options=("-r",))
     assert done.status == 1 and "is read-only" in done.out, done.out
-    done = Run(FERRY_IO, "-c", "read -q -P 5 0 64k", "--image-opts", f"driver=raw,file.driver=file,file.filename={path}")
+    done = Run(FERRY_IO, "-c", "read -q -P 5 0 64k", "--image-opts", f"driver=raw,file.filename={path}")
     assert (done.status, done.out, done.err) == (0, "", ""), done.err
     # The format is looked for only when none is given.
     assert Run(FERRY_IO, "-c", "length", path).out == "4 MiB\n"

@@ -204,6 +204,11 @@ def test_image_opts():
         c = Client()
         assert c.size == 4096 and c.read(0, 4096) == pattern(SIZE)[:4096]
         c.close()
+    # What has a filename is a file.
+    with Server('-t', '--image-opts', f'driver=raw,size=4096,file.filename={image()}'):
+        c = Client()
+        assert c.size == 4096
+        c.close()
     assert 'nonsense' in refused('--image-opts', 'driver=nonsense')
     assert 'nonsense' in refused('--image-opts', 'driver=raw,nonsense=1,file.driver=file,file.filename=img')
 

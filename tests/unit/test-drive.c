@@ -35,6 +35,12 @@ static void test_node(void)
         { "format=qcow2,file=a,,b=c",
           "{'driver':'qcow2','file':{'driver':'file','filename':'a,b=c'}}" },
         { "driver=raw,file=a", "{'driver':'raw','file':{'driver':'file','filename':'a'}}" },
+        { "driver=raw,file.filename=a",
+          "{'driver':'raw','file':{'driver':'file','filename':'a'}}" },
+        { "file=a,format=raw,discard=on",
+          "{'driver':'raw','discard':'unmap','file':{'driver':'file','filename':'a'}}" },
+        { "file=a,format=raw,discard=off",
+          "{'driver':'raw','discard':'ignore','file':{'driver':'file','filename':'a'}}" },
         { "file=a,format=raw,node-name=n,read-only=on,discard=unmap,detect-zeroes=unmap",
           "{'driver':'raw','node-name':'n','discard':'unmap','read-only':true,'detect-zeroes':'"
           "unmap',"
