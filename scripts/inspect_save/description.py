@@ -69,10 +69,13 @@ def find_description(reader, start):
                 continue
             budget -= length + 64
             try:
-                return begin + at, parse_description(tail[at + 6:end])
+                root = parse_description(tail[at + 6:end])
             except ValueError as err:
                 if whole:
                     reason = f"the description at {begin + at} cannot be read: {err}"
+                continue
+            if whole or "devices" in root:
+                return begin + at, root
     raise Bad(reason)
 
 
