@@ -27,6 +27,7 @@ typedef struct BdrvChild BdrvChild;
 typedef struct BdrvChildClass BdrvChildClass;
 typedef struct BlockBackend BlockBackend;
 typedef struct BdrvDirtyBitmap BdrvDirtyBitmap;
+typedef struct BdrvDirtyBitmapList BdrvDirtyBitmapList;
 
 /* The unit in which some formats count; offsets and lengths here are always bytes. */
 #define BDRV_SECTOR_BYTES 512

@@ -30,6 +30,13 @@ struct BdrvDirtyBitmap {
     unsigned long nbits;
     unsigned long count;        /* bits set */
     bool disabled, persistent, inconsistent, busy;
+    BdrvDirtyBitmap *prev, *next;
+};
+
+/* A node's bitmaps, oldest first. An image can have many: none is looked for one by one. */
+struct BdrvDirtyBitmapList {
+    BdrvDirtyBitmap *first, *last;
+    GHashTable *names;          /* of those that have one */
 };
 
 /* For readers' sake: locking a const bitmap changes nothing that they can see. */
@@ -100,6 +107,45 @@ static bool check_new(BlockDriverState *bs, uint32_t granularity, const char *na
     return true;
 }
 
+/* The oldest; NULL: there are none. Under the lock, like the two after it. */
+static BdrvDirtyBitmap *first_of(const BlockDriverState *bs)
+{
+    return bs->dirty_bitmaps ? bs->dirty_bitmaps->first : NULL;
+}
+
+static void list_append(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
+{
+    BdrvDirtyBitmapList *list = bs->dirty_bitmaps;
+
+    if (!list) {
+        list = g_new0(BdrvDirtyBitmapList, 1);
+        list->names = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    bitmap->prev = list->last;
+    *(list->last ? &list->last->next : &list->first) = bitmap;
+    list->last = bitmap;
+    if (bitmap->name) {
+        g_hash_table_insert(list->names, bitmap->name, bitmap);
+    }
+    __atomic_store_n(&bs->dirty_bitmaps, list, __ATOMIC_RELEASE);
+}
+
+static void list_remove(BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
+{
+    BdrvDirtyBitmapList *list = bs->dirty_bitmaps;
+
+    *(bitmap->prev ? &bitmap->prev->next : &list->first) = bitmap->next;
+    *(bitmap->next ? &bitmap->next->prev : &list->last) = bitmap->prev;
+    if (bitmap->name) {
+        g_hash_table_remove(list->names, bitmap->name);
+    }
+    if (!list->first) {
+        __atomic_store_n(&bs->dirty_bitmaps, NULL, __ATOMIC_RELEASE);
+        g_hash_table_unref(list->names);
+        g_free(list);
+    }
+}
+
 BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granularity,
                                           const char *name, Error **errp)
 {
@@ -129,10 +175,7 @@ BdrvDirtyBitmap *bdrv_create_dirty_bitmap(BlockDriverState *bs, uint32_t granula
     }
     bitmap->name = g_strdup(name);
     mutex_lock(&bs->dirty_lock);
-    if (!bs->dirty_bitmaps) {
-        __atomic_store_n(&bs->dirty_bitmaps, g_ptr_array_new(), __ATOMIC_RELEASE);
-    }
-    g_ptr_array_add(bs->dirty_bitmaps, bitmap);
+    list_append(bs, bitmap);
     mutex_unlock(&bs->dirty_lock);
     return bitmap;
 }
@@ -142,11 +185,7 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
     BlockDriverState *bs = bitmap->bs;
 
     mutex_lock(&bs->dirty_lock);
-    g_ptr_array_remove(bs->dirty_bitmaps, bitmap);
-    if (!bs->dirty_bitmaps->len) {
-        g_ptr_array_free(bs->dirty_bitmaps, TRUE);
-        __atomic_store_n(&bs->dirty_bitmaps, NULL, __ATOMIC_RELEASE);
-    }
+    list_remove(bs, bitmap);
     mutex_unlock(&bs->dirty_lock);
     g_free(bitmap->map);
     g_free(bitmap->name);
@@ -155,28 +194,20 @@ void bdrv_release_dirty_bitmap(BdrvDirtyBitmap *bitmap)
 
 BdrvDirtyBitmap *bdrv_find_dirty_bitmap(BlockDriverState *bs, const char *name)
 {
-    BdrvDirtyBitmap *found = NULL;
+    BdrvDirtyBitmap *found;
 
     mutex_lock(&bs->dirty_lock);
-    for (guint i = 0; bs->dirty_bitmaps && i < bs->dirty_bitmaps->len && !found; i++) {
-        BdrvDirtyBitmap *bitmap = bs->dirty_bitmaps->pdata[i];
-
-        found = bitmap->name && !strcmp(bitmap->name, name) ? bitmap : NULL;
-    }
+    found = bs->dirty_bitmaps ? g_hash_table_lookup(bs->dirty_bitmaps->names, name) : NULL;
     mutex_unlock(&bs->dirty_lock);
     return found;
 }
 
 BdrvDirtyBitmap *bdrv_dirty_bitmap_next(BlockDriverState *bs, BdrvDirtyBitmap *after)
 {
-    BdrvDirtyBitmap *next = NULL;
-    guint i = 0;
+    BdrvDirtyBitmap *next;
 
     mutex_lock(&bs->dirty_lock);
-    if (bs->dirty_bitmaps && (!after || g_ptr_array_find(bs->dirty_bitmaps, after, &i))) {
-        i += after ? 1 : 0;
-        next = i < bs->dirty_bitmaps->len ? bs->dirty_bitmaps->pdata[i] : NULL;
-    }
+    next = after ? after->next : first_of(bs);
     mutex_unlock(&bs->dirty_lock);
     return next;
 }
@@ -526,9 +557,7 @@ void bdrv_set_dirty(BlockDriverState *bs, int64_t offset, int64_t bytes)
         return;
     }
     mutex_lock(&bs->dirty_lock);
-    for (guint i = 0; bs->dirty_bitmaps && i < bs->dirty_bitmaps->len; i++) {
-        BdrvDirtyBitmap *bitmap = bs->dirty_bitmaps->pdata[i];
-
+    for (BdrvDirtyBitmap *bitmap = first_of(bs); bitmap; bitmap = bitmap->next) {
         if (!bitmap->disabled) {
             set_range(bitmap, offset, bytes);
         }
@@ -558,8 +587,8 @@ static void resize_map(BdrvDirtyBitmap *bitmap, int64_t bytes)
 void bdrv_dirty_bitmap_truncate(BlockDriverState *bs, int64_t bytes)
 {
     mutex_lock(&bs->dirty_lock);
-    for (guint i = 0; bs->dirty_bitmaps && i < bs->dirty_bitmaps->len; i++) {
-        resize_map(bs->dirty_bitmaps->pdata[i], bytes);
+    for (BdrvDirtyBitmap *bitmap = first_of(bs); bitmap; bitmap = bitmap->next) {
+        resize_map(bitmap, bytes);
     }
     mutex_unlock(&bs->dirty_lock);
 }
@@ -624,8 +653,7 @@ BlockDirtyInfoList *bdrv_query_dirty_bitmaps(BlockDriverState *bs)
     BlockDirtyInfoList *list = NULL, **tail = &list;
 
     mutex_lock(&bs->dirty_lock);
-    for (guint i = 0; bs->dirty_bitmaps && i < bs->dirty_bitmaps->len; i++) {
-        const BdrvDirtyBitmap *bitmap = bs->dirty_bitmaps->pdata[i];
+    for (const BdrvDirtyBitmap *bitmap = first_of(bs); bitmap; bitmap = bitmap->next) {
         BlockDirtyInfo *info = g_new0(BlockDirtyInfo, 1);
 
         info->name = g_strdup(bitmap->name);

@@ -134,7 +134,7 @@ struct BlockDriverState {
     CoMutex flush_lock;
 
     Mutex dirty_lock;
-    GPtrArray *dirty_bitmaps;           /* of BdrvDirtyBitmap; NULL: none */
+    BdrvDirtyBitmapList *dirty_bitmaps; /* NULL: none */
 
     /* query-blockstats of the node. Atomic. */
     uint64_t wr_highest_offset;
@@ -290,6 +290,8 @@ struct BlockDriver {
     /* Internal snapshots, the caller's; NULL function: the format has none. */
     int coroutine_fn (*co_list_snapshots)(BlockDriverState *bs, SnapshotInfoList **list,
                                           Error **errp);
+    /* Let a node that is read-only show the snapshot with that id; NULL: it cannot. */
+    int coroutine_fn (*co_load_snapshot)(BlockDriverState *bs, const char *id, Error **errp);
 
     /* Read metadata anew after another process wrote the image; write everything and forget it. */
     int coroutine_fn (*co_invalidate_cache)(BlockDriverState *bs, Error **errp);

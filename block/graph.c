@@ -75,10 +75,7 @@ void bdrv_delete_node(BlockDriverState *bs)
 {
     g_assert(!bs->children.length && !bs->parents.length);
     bdrv_release_named_dirty_bitmaps(bs);
-    g_assert(!bs->dirty_bitmaps || bs->dirty_bitmaps->len == 0);
-    if (bs->dirty_bitmaps) {
-        g_ptr_array_free(bs->dirty_bitmaps, TRUE);
-    }
+    g_assert(!bs->dirty_bitmaps);
     g_queue_unlink(&all_nodes, &bs->in_all_nodes);
     qapi_free_BlockdevOptions(bs->options);
     qapi_free_BlockdevOptions(bs->explicit_options);

@@ -123,10 +123,10 @@ static bool check_table(const Qcow2State *s, const Qcow2BitmapEntry *e, Error **
     return true;
 }
 
-static Qcow2BitmapEntry *find_entry(const Qcow2State *s, const char *name)
+static const Qcow2BitmapEntry *find_entry(const Qcow2State *s, const char *name)
 {
     for (guint i = 0; i < s->bitmaps->len; i++) {
-        Qcow2BitmapEntry *e = s->bitmaps->pdata[i];
+        const Qcow2BitmapEntry *e = s->bitmaps->pdata[i];
 
         if (!strcmp(e->name, name)) {
             return e;
@@ -138,6 +138,7 @@ static Qcow2BitmapEntry *find_entry(const Qcow2State *s, const char *name)
 static int parse_dir(BlockDriverState *bs, const uint8_t *buf, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
+    g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
     size_t at = 0, len = s->hdr.bitmap_dir_bytes;
 
     for (uint32_t i = 0; i < s->hdr.nb_bitmaps; i++) {
@@ -148,7 +149,7 @@ static int parse_dir(BlockDriverState *bs, const uint8_t *buf, Error **errp)
             qcow2_bitmap_free(e);
             return -EINVAL;
         }
-        if (find_entry(s, e->name)) {
+        if (!g_hash_table_add(names, e->name)) {
             error_setg(errp, "there are two bitmaps of the name '%s'", e->name);
             qcow2_bitmap_free(e);
             return -EINVAL;
@@ -305,6 +306,12 @@ static int coroutine_fn load_content(BlockDriverState *bs, const Qcow2BitmapEntr
     return ret;
 }
 
+/* What a bitmap of that granularity occupies; the length of the disk is below 2^63. */
+static uint64_t bitmap_bytes(uint64_t size, unsigned granularity_bits)
+{
+    return (size >> granularity_bits) / 8 + 8;
+}
+
 static int coroutine_fn load_bitmap(BlockDriverState *bs, Qcow2BitmapEntry *e, Error **errp)
 {
     BdrvDirtyBitmap *bitmap =
@@ -332,10 +339,30 @@ static int coroutine_fn load_bitmap(BlockDriverState *bs, Qcow2BitmapEntry *e, E
     return 0;
 }
 
+/* A table can say of much in a few bytes, and bitmaps can share it: what they need is bounded. */
+static int check_memory(BlockDriverState *bs, Error **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    uint64_t total = 0;
+
+    for (guint i = 0; i < s->bitmaps->len; i++) {
+        const Qcow2BitmapEntry *e = s->bitmaps->pdata[i];
+
+        total += bitmap_bytes(s->hdr.size, e->granularity_bits);
+        if (total > QCOW2_MAX_BITMAPS_BYTES) {
+            error_setg(errp, "The bitmaps of '%s' need too much memory: with bitmap '%s' %" PRIu64
+                       " bytes, at most %u", bdrv_get_filename(bs->file->bs), e->name, total,
+                       QCOW2_MAX_BITMAPS_BYTES);
+            return -EFBIG;
+        }
+    }
+    return 0;
+}
+
 int coroutine_fn qcow2_load_bitmaps(BlockDriverState *bs, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
-    int ret = 0;
+    int ret = check_memory(bs, errp);
 
     for (guint i = 0; i < s->bitmaps->len && ret == 0; i++) {
         ret = load_bitmap(bs, s->bitmaps->pdata[i], errp);
@@ -471,11 +498,14 @@ static Qcow2BitmapEntry *coroutine_fn new_entry(BlockDriverState *bs, BdrvDirtyB
                                                 Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
-    const Qcow2BitmapEntry *old = find_entry(s, bdrv_dirty_bitmap_name(bitmap));
+    const Qcow2BitmapEntry *old = NULL;
     Qcow2BitmapEntry *e;
     int ret;
 
-    if (bdrv_dirty_bitmap_inconsistent(bitmap) && old) {
+    if (bdrv_dirty_bitmap_inconsistent(bitmap)) {
+        old = find_entry(s, bdrv_dirty_bitmap_name(bitmap));
+    }
+    if (old) {
         return entry_copy(old);
     }
     e = g_new0(Qcow2BitmapEntry, 1);
@@ -507,14 +537,36 @@ static void coroutine_fn free_content(BlockDriverState *bs, const Qcow2BitmapEnt
     qcow2_free_later(s, e->table_offset, (uint64_t)e->table_size * 8, QCOW2_DISCARD_OTHER);
 }
 
-static bool still_there(GPtrArray *entries, const Qcow2BitmapEntry *old)
+/* How many bitmaps have the table at an offset. */
+static GHashTable *count_tables(GPtrArray *entries)
 {
+    GHashTable *tables = g_hash_table_new(g_int64_hash, g_int64_equal);
+
     for (guint i = 0; i < entries->len; i++) {
-        if (((Qcow2BitmapEntry *)entries->pdata[i])->table_offset == old->table_offset) {
-            return old->table_offset;
+        Qcow2BitmapEntry *e = entries->pdata[i];
+        uintptr_t n = (uintptr_t)g_hash_table_lookup(tables, &e->table_offset);
+
+        g_hash_table_insert(tables, &e->table_offset, (void *)(n + 1));
+    }
+    return tables;
+}
+
+/* Free what the bitmaps have that are not among @entries; each refers to its table once. */
+static void coroutine_fn free_old(BlockDriverState *bs, GPtrArray *entries)
+{
+    Qcow2State *s = qcow2_state(bs);
+    g_autoptr(GHashTable) kept = count_tables(entries);
+
+    for (guint i = 0; i < s->bitmaps->len; i++) {
+        Qcow2BitmapEntry *old = s->bitmaps->pdata[i];
+        uintptr_t n = (uintptr_t)g_hash_table_lookup(kept, &old->table_offset);
+
+        if (n) {
+            g_hash_table_insert(kept, &old->table_offset, (void *)(n - 1));
+        } else if (old->table_offset) {
+            free_content(bs, old);
         }
     }
-    return false;
 }
 
 static void set_header(Qcow2Header *hdr, uint32_t n, uint64_t dir_bytes, uint64_t dir_offset)
@@ -561,11 +613,7 @@ static int coroutine_fn replace_dir(BlockDriverState *bs, GPtrArray *entries)
         g_ptr_array_unref(entries);
         return ret;
     }
-    for (guint i = 0; i < s->bitmaps->len; i++) {
-        if (!still_there(entries, s->bitmaps->pdata[i])) {
-            free_content(bs, s->bitmaps->pdata[i]);
-        }
-    }
+    free_old(bs, entries);
     qcow2_free_later(s, old_offset, old_bytes, QCOW2_DISCARD_OTHER);
     g_ptr_array_unref(s->bitmaps);
     s->bitmaps = entries;
@@ -626,33 +674,54 @@ int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, Error **errp)
 
 /* ---- one bitmap ---- */
 
+/* The node's persistent ones, if the disk were so long. */
+static uint64_t persistent_bytes(BlockDriverState *bs, uint64_t size, uint32_t *n,
+                                 uint64_t *dir_bytes)
+{
+    uint64_t bytes = 0;
+
+    *n = 0;
+    *dir_bytes = 0;
+    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
+         b = bdrv_dirty_bitmap_next(bs, b)) {
+        if (bdrv_dirty_bitmap_get_persistence(b)) {
+            *n += 1;
+            *dir_bytes += ENTRY_BYTES + 8 + strlen(bdrv_dirty_bitmap_name(b));
+            bytes += bitmap_bytes(size, __builtin_ctz(bdrv_dirty_bitmap_granularity(b)));
+        }
+    }
+    return bytes;
+}
+
+bool qcow2_bitmaps_fit(BlockDriverState *bs, uint64_t size)
+{
+    uint64_t dir_bytes;
+    uint32_t n;
+
+    return persistent_bytes(bs, size, &n, &dir_bytes) <= QCOW2_MAX_BITMAPS_BYTES;
+}
+
 bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name,
                                             uint32_t granularity, Error **errp)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t bits, dir_bytes = 0;
-    uint32_t n = 0;
+    uint64_t dir_bytes, bytes = bitmap_bytes(s->hdr.size, __builtin_ctz(granularity)), all;
+    uint32_t n;
 
     if (s->hdr.version < 3) {
         error_setg(errp, "Bitmap '%s' cannot be stored: the qcow2 image is of version 2", name);
         return false;
     }
-    for (BdrvDirtyBitmap *b = bdrv_dirty_bitmap_next(bs, NULL); b;
-         b = bdrv_dirty_bitmap_next(bs, b)) {
-        if (bdrv_dirty_bitmap_get_persistence(b)) {
-            n++;
-            dir_bytes += ENTRY_BYTES + 8 + strlen(bdrv_dirty_bitmap_name(b));
-        }
-    }
-    bits = s->hdr.size / granularity + 1;
-    if (n >= QCOW2_MAX_BITMAPS ||
+    all = persistent_bytes(bs, s->hdr.size, &n, &dir_bytes);
+    if (n >= QCOW2_MAX_BITMAPS || all + bytes > QCOW2_MAX_BITMAPS_BYTES ||
         dir_bytes + ENTRY_BYTES + 8 + strlen(name) > QCOW2_MAX_BITMAP_DIR_BYTES) {
-        error_setg(errp, "Bitmap '%s' cannot be stored: the qcow2 image has %u bitmaps already",
-                   name, n);
+        error_setg(errp,
+                   "Bitmap '%s' cannot be stored: the qcow2 image has %u bitmaps of %" PRIu64
+                   " bytes already, and may not have more than %u of %u bytes",
+                   name, n, all, QCOW2_MAX_BITMAPS, QCOW2_MAX_BITMAPS_BYTES);
         return false;
     }
-    if (granularity < UINT32_C(1) << MIN_GRANULARITY_BITS ||
-        bits / 8 > QCOW2_MAX_BITMAP_BYTES - 64) {
+    if (granularity < UINT32_C(1) << MIN_GRANULARITY_BITS || bytes > QCOW2_MAX_BITMAP_BYTES - 64) {
         error_setg(
             errp,
             "Bitmap '%s' cannot be stored: with a granularity of %u it does not fit into the qcow2 "

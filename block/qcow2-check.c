@@ -34,42 +34,6 @@ typedef struct Check {
 
 /* ---- counting ---- */
 
-uint64_t qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster)
-{
-    if (cluster < counts->n) {
-        return counts->count[cluster];
-    }
-    return (uintptr_t)g_hash_table_lookup(counts->beyond, (void *)(uintptr_t)cluster);
-}
-
-static void counts_add(Qcow2Counts *counts, uint64_t cluster)
-{
-    if (cluster < counts->n) {
-        counts->count[cluster] += counts->count[cluster] != UINT32_MAX;
-    } else {
-        uintptr_t n = qcow2_counts_get(counts, cluster);
-
-        g_hash_table_insert(counts->beyond, (void *)(uintptr_t)cluster, (void *)(n + 1));
-    }
-}
-
-static bool counts_init(Qcow2Counts *counts, const Qcow2State *s)
-{
-    counts->n = qcow2_clusters_up(s, s->file_len);
-    counts->count = counts->n <= SIZE_MAX / sizeof(uint32_t)
-                        ? calloc(MAX(counts->n, 1), sizeof(uint32_t))
-                        : NULL;
-    counts->beyond = g_hash_table_new(NULL, NULL);
-    return counts->count;
-}
-
-static void counts_clear(Qcow2Counts *counts)
-{
-    free(counts->count);
-    g_clear_pointer(&counts->beyond, g_hash_table_unref);
-    counts->count = NULL;
-}
-
 static void G_GNUC_PRINTF(2, 3) tell(Check *c, const char *fmt, ...)
 {
     g_autofree char *text = NULL;
@@ -84,6 +48,12 @@ static void G_GNUC_PRINTF(2, 3) tell(Check *c, const char *fmt, ...)
     error_report("%s", c->told > MAX_TOLD ? "there is more of that kind" : text);
 }
 
+static void start_counting(Check *c)
+{
+    qcow2_counts_clear(&c->counts);
+    qcow2_counts_init(&c->counts, qcow2_clusters_up(c->s, c->s->file_len));
+}
+
 /* Something refers to that range. */
 static void count_range(Check *c, uint64_t offset, uint64_t bytes)
 {
@@ -94,7 +64,7 @@ static void count_range(Check *c, uint64_t offset, uint64_t bytes)
     }
     for (uint64_t i = offset >> s->cluster_bits; i <= (offset + bytes - 1) >> s->cluster_bits;
          i++) {
-        counts_add(&c->counts, i);
+        qcow2_counts_add(&c->counts, i);
         c->res->image_end_offset =
             MAX(c->res->image_end_offset, (int64_t)((i + 1) << s->cluster_bits));
     }
@@ -442,23 +412,17 @@ static bool has_block(const Check *c, uint64_t cluster)
 /* Clusters in use without a block for their counts. */
 static int coroutine_fn compare_rest(Check *c)
 {
-    GHashTableIter it;
-    gpointer key;
+    guint n;
+    g_autofree uint64_t *pieces = qcow2_counts_pieces(&c->counts, &n);
     int ret = 0;
 
-    for (uint64_t i = 0; i < c->counts.n && ret >= 0; i++) {
-        if (has_block(c, i)) {
-            i |= (UINT64_C(1) << c->s->refblock_bits) - 1;
-        } else if (c->counts.count[i]) {
-            c->rebuild = true;
-            ret = compare_one(c, i, 0);
+    for (guint i = 0; i < n; i++) {
+        if (has_block(c, pieces[i])) {
+            continue;
         }
-    }
-    g_hash_table_iter_init(&it, c->counts.beyond);
-    while (ret >= 0 && g_hash_table_iter_next(&it, &key, NULL)) {
-        if (!has_block(c, (uintptr_t)key)) {
-            c->rebuild = true;
-            ret = compare_one(c, (uintptr_t)key, 0);
+        c->rebuild = true;
+        for (unsigned k = 0; k < QCOW2_COUNTS_PIECE && ret >= 0; k++) {
+            ret = compare_one(c, pieces[i] + k, 0);
         }
     }
     return ret;
@@ -468,7 +432,7 @@ static int coroutine_fn compare(Check *c)
 {
     Qcow2State *s = c->s;
     g_autofree uint8_t *buf = g_try_malloc(s->cluster_size);
-    int ret = buf ? compare_rest(c) : -ENOMEM;
+    int ret = buf && !c->counts.failed ? compare_rest(c) : -ENOMEM;
 
     for (uint32_t i = 0; i < s->reftable.n && ret >= 0; i++) {
         if (block_is_there(c, i)) {
@@ -551,24 +515,21 @@ static int coroutine_fn rebuild(Check *c)
 {
     int ret;
 
-    counts_clear(&c->counts);
-    if (!counts_init(&c->counts, c->s)) {
-        return -ENOMEM;
-    }
+    start_counting(c);
     /* Faults were told and repaired the first time. */
     *c->res = (BdrvCheckResult) { .corruptions_fixed = c->res->corruptions_fixed + c->res->corruptions,
                                   .leaks_fixed = c->res->leaks_fixed + c->res->leaks };
     ret = count_mapping(c);
-    if (ret >= 0) {
-        ret = qcow2_rebuild_refcounts(c->bs, &c->counts);
+    if (ret >= 0 && c->counts.failed) {
+        ret = -ENOMEM;
     }
     if (ret >= 0) {
-        counts_clear(&c->counts);
-        ret = counts_init(&c->counts, c->s) ? 0 : -ENOMEM;
+        ret = qcow2_rebuild_refcounts(c->bs, &c->counts);
     }
     if (ret < 0) {
         return ret;
     }
+    start_counting(c);
     c->rebuild = false;
     *c->res = (BdrvCheckResult) { .corruptions_fixed = c->res->corruptions_fixed,
                                   .leaks_fixed = c->res->leaks_fixed };
@@ -631,15 +592,12 @@ int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *resul
     int ret;
 
     *result = (BdrvCheckResult) { 0 };
-    if (!counts_init(&c.counts, s)) {
-        counts_clear(&c.counts);
-        return -ENOMEM;
-    }
+    start_counting(&c);
     /* Here problems are told one by one. */
     s->told = true;
     ret = run_check(&c);
     s->told = quiet;
-    counts_clear(&c.counts);
+    qcow2_counts_clear(&c.counts);
     result->total_clusters = qcow2_clusters_up(s, s->hdr.size);
     if (ret < 0) {
         result->check_errors++;

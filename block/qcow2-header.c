@@ -97,10 +97,16 @@ static bool check_table(const char *what, uint64_t offset, uint64_t bytes, uint3
     return true;
 }
 
+uint64_t qcow2_l1_needed(uint32_t cluster_bits, uint64_t size)
+{
+    unsigned shift = 2 * cluster_bits - 3;
+
+    return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
+}
+
 static bool check_sizes(const Qcow2Header *hdr, Error **errp)
 {
     uint32_t cluster_size = UINT32_C(1) << hdr->cluster_bits;
-    unsigned l1_shift = 2 * hdr->cluster_bits - 3;
     uint64_t l1_bytes = (uint64_t)hdr->l1_size * 8;
     uint64_t reftable_bytes = (uint64_t)hdr->reftable_clusters << hdr->cluster_bits;
     uint64_t l1_needed;
@@ -110,7 +116,7 @@ static bool check_sizes(const Qcow2Header *hdr, Error **errp)
                    hdr->size);
         return false;
     }
-    l1_needed = (hdr->size >> l1_shift) + ((hdr->size & ((UINT64_C(1) << l1_shift) - 1)) != 0);
+    l1_needed = qcow2_l1_needed(hdr->cluster_bits, hdr->size);
     if (l1_bytes > QCOW2_MAX_L1_BYTES) {
         error_setg(errp,
                    "The qcow2 header is invalid: the active L1 table is too large (%" PRIu64

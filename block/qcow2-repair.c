@@ -28,12 +28,7 @@ static bool block_needed(const Qcow2State *s, const Qcow2Counts *counts, const P
     if (from < p->first + p->blocks + p->table && to > p->first) {
         return true;
     }
-    for (uint64_t i = from; i < MIN(to, counts->n); i++) {
-        if (counts->count[i]) {
-            return true;
-        }
-    }
-    return false;
+    return from < counts->n && qcow2_counts_any(counts, from, per_block);
 }
 
 /* How many entries the table has: up to the end of the new structure. */
@@ -77,7 +72,7 @@ static void fill_block(const Qcow2State *s, const Qcow2Counts *counts, const Pla
         uint64_t cluster = index * per_block + i, n = 0;
 
         if (cluster < counts->n) {
-            n = counts->count[cluster];
+            n = qcow2_counts_get(counts, cluster);
         } else if (cluster >= p->first && cluster < p->first + p->blocks + p->table) {
             n = 1;
         }

@@ -1,6 +1,6 @@
 /*
- * qcow2: internal snapshots. Ferry lists them and keeps them: every cluster of a snapshot has its
- * own count, so writing to the disk never changes it.
+ * qcow2: internal snapshots. Ferry lists them, reads them and keeps them: every cluster of a snapshot
+ * has its own count, so writing to the disk never changes it.
  *
  * An entry of the snapshot table:
  *      0   8  where the snapshot's L1 table is
@@ -185,5 +185,54 @@ int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList 
         info->icount = snap->icount;
         QAPI_LIST_APPEND(tail, info);
     }
+    return 0;
+}
+
+static const Qcow2Snapshot *find_id(const Qcow2State *s, const char *id)
+{
+    for (guint i = 0; i < s->snapshots->len; i++) {
+        const Qcow2Snapshot *snap = s->snapshots->pdata[i];
+
+        if (strcmp(snap->id, id) == 0) {
+            return snap;
+        }
+    }
+    return NULL;
+}
+
+int coroutine_fn qcow2_co_load_snapshot(BlockDriverState *bs, const char *id, Error **errp)
+{
+    Qcow2State *s = qcow2_state(bs);
+    const Qcow2Snapshot *snap = find_id(s, id);
+    uint64_t size = snap && snap->has_disk_size ? snap->disk_size : s->hdr.size;
+    Qcow2Table l1;
+    int ret;
+
+    g_assert(bs->read_only);
+    if (!snap) {
+        error_setg(errp, "there is no snapshot with id %s", id);
+        return -ENOENT;
+    }
+    if (size > BDRV_MAX_LENGTH || snap->l1_size < qcow2_l1_needed(s->cluster_bits, size)) {
+        error_setg(errp, "its L1 table of %u entries is too small for a disk of %" PRIu64 " bytes",
+                   snap->l1_size, size);
+        return -EINVAL;
+    }
+    if (!qcow2_table_init(&l1, snap->l1_size, snap->l1_offset)) {
+        error_setg(errp, "not enough memory for its L1 table");
+        return -ENOMEM;
+    }
+    ret = qcow2_table_read(bs, &l1);
+    if (ret < 0) {
+        qcow2_table_clear(&l1);
+        error_setg_errno(errp, -ret, "its L1 table at offset 0x%" PRIx64 " cannot be read",
+                         snap->l1_offset);
+        return ret;
+    }
+    qcow2_release_bitmaps(bs);
+    qcow2_table_clear(&s->l1);
+    s->l1 = l1;
+    s->hdr.size = size;
+    bdrv_co_set_length(bs, size);
     return 0;
 }

@@ -329,6 +329,12 @@ int coroutine_fn qcow2_co_truncate(BlockDriverState *bs, int64_t offset, bool ex
             "Preallocation is only possible for what makes an image longer than its backing file");
         return -EINVAL;
     }
+    if (size > old && !qcow2_bitmaps_fit(bs, size)) {
+        error_setg(errp, "The bitmaps of '%s' would need too much memory for a disk of %" PRIu64
+                   " bytes: at most %u bytes", bdrv_get_filename(bs), size,
+                   QCOW2_MAX_BITMAPS_BYTES);
+        return -EFBIG;
+    }
     ret = qcow2_begin_change(bs);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "'%s' cannot be resized", bdrv_get_filename(bs));

@@ -640,6 +640,7 @@ const BlockDriver bdrv_qcow2 = {
     .co_get_info = qcow2_co_get_info,
     .get_specific_info = qcow2_get_specific_info,
     .co_list_snapshots = qcow2_co_list_snapshots,
+    .co_load_snapshot = qcow2_co_load_snapshot,
     .co_invalidate_cache = qcow2_co_invalidate_cache,
     .co_inactivate = qcow2_co_inactivate,
     .co_can_store_bitmap = qcow2_co_can_store_bitmap,

@@ -89,6 +89,7 @@
 #define QCOW2_MAX_BITMAP_DIR_BYTES (64u << 20)
 #define QCOW2_MAX_BITMAP_TABLE_ENTRIES (128u << 20)
 #define QCOW2_MAX_BITMAP_BYTES (512u << 20)
+#define QCOW2_MAX_BITMAPS_BYTES (1u << 30)      /* of all that an open image has */
 
 /* Offsets of header fields. */
 enum {
@@ -175,6 +176,8 @@ typedef struct Qcow2Header {
  */
 bool qcow2_header_parse(const uint8_t *buf, size_t len, Qcow2Header *hdr, Error **errp);
 void qcow2_header_clear(Qcow2Header *hdr);
+/* How many entries the L1 table needs for a disk of @size bytes. */
+uint64_t qcow2_l1_needed(uint32_t cluster_bits, uint64_t size);
 /* Write it to @buf, one cluster of zeroes. False with @errp set: it does not fit. */
 bool qcow2_header_serialize(const Qcow2Header *hdr, uint8_t *buf, Error **errp);
 /*
@@ -544,6 +547,8 @@ void qcow2_snapshot_free(Qcow2Snapshot *snap);
 int coroutine_fn qcow2_load_snapshots(BlockDriverState *bs, Error **errp);
 int coroutine_fn qcow2_co_list_snapshots(BlockDriverState *bs, SnapshotInfoList **list,
                                          Error **errp);
+/* The L1 table and the length become those of the snapshot; the bitmaps are not about it: they go. */
+int coroutine_fn qcow2_co_load_snapshot(BlockDriverState *bs, const char *id, Error **errp);
 
 /*
  * qcow2-bitmap.c
@@ -578,6 +583,8 @@ int coroutine_fn qcow2_store_bitmaps(BlockDriverState *bs, Error **errp);
 void coroutine_fn qcow2_release_bitmaps(BlockDriverState *bs);
 bool coroutine_fn qcow2_co_can_store_bitmap(BlockDriverState *bs, const char *name,
                                             uint32_t granularity, Error **errp);
+/* Whether the node's persistent bitmaps could be stored if the disk were so long. */
+bool qcow2_bitmaps_fit(BlockDriverState *bs, uint64_t size);
 int coroutine_fn qcow2_co_remove_bitmap(BlockDriverState *bs, const char *name, Error **errp);
 Qcow2BitmapInfoList *qcow2_bitmap_infos(BlockDriverState *bs);
 /* A bitmap's table in the CPU's order, g_free() it; NULL with *@ret set. */
@@ -585,25 +592,42 @@ uint64_t *coroutine_fn qcow2_read_bitmap_table(BlockDriverState *bs, const Qcow2
                                                int *ret);
 
 /*
+ * qcow2-counts.c
+ * ------------------------------------------------------------------------------------
+ */
+
+/* Counts of a piece: the smallest refcount block has as many. */
+#define QCOW2_COUNTS_PIECE 64
+
+/* How often each cluster is referred to, also behind the end of the file. */
+typedef struct Qcow2Counts {
+    uint64_t n;                         /* clusters of the file */
+    bool failed;                        /* no memory: some are missing */
+    GHashTable *pieces;                 /* index -> uint32_t[QCOW2_COUNTS_PIECE] */
+    uint64_t last_piece;                /* the one that was counted in last, and its counts */
+    uint32_t *last;
+} Qcow2Counts;
+
+/* All are 0. qcow2_counts_clear() it. */
+void qcow2_counts_init(Qcow2Counts *counts, uint64_t n);
+void qcow2_counts_clear(Qcow2Counts *counts);
+/* One more; it stays at UINT32_MAX. */
+void qcow2_counts_add(Qcow2Counts *counts, uint64_t cluster);
+uint64_t qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster);
+/* Whether something in the range is counted; both are multiples of QCOW2_COUNTS_PIECE. */
+bool qcow2_counts_any(const Qcow2Counts *counts, uint64_t cluster, uint64_t n);
+/* The first cluster of each piece in which something is counted, ascending; g_free() it. */
+uint64_t *qcow2_counts_pieces(const Qcow2Counts *counts, guint *n);
+
+/*
  * qcow2-check.c, qcow2-repair.c
  * ------------------------------------------------------------------------
  */
-
-/*
- * How often each cluster of the file is referred to: an array, and a hash for what lies behind its
- * end.
- */
-typedef struct Qcow2Counts {
-    uint32_t *count;
-    uint64_t n;
-    GHashTable *beyond;
-} Qcow2Counts;
 
 int coroutine_fn qcow2_co_check(BlockDriverState *bs, BdrvCheckResult *result, BdrvCheckMode fix);
 /* With the lock held: opening repairs an image that was not closed. */
 int coroutine_fn qcow2_check_locked(BlockDriverState *bs, BdrvCheckResult *result,
                                     BdrvCheckMode fix);
-uint64_t qcow2_counts_get(const Qcow2Counts *counts, uint64_t cluster);
 /* Write new refcount blocks and a new table for @counts, which does not contain the old ones. */
 int coroutine_fn qcow2_rebuild_refcounts(BlockDriverState *bs, Qcow2Counts *counts);
 

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "block/snapshot.h"
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-visit-block-core.h"
 
@@ -82,7 +83,7 @@ static BlockdevOptions *above_offset(BlockdevOptions *opts, uint64_t offset)
 /* Set the members that every node has; nodes below inherit them. */
 static int set_generic(BlockdevOptions *opts, const NbdToolOptions *o, Error **errp)
 {
-    if (o->read_only) {
+    if (o->read_only || o->snapshot) {
         opts->has_read_only = opts->read_only = true;
     }
     if (o->has_cache) {
@@ -120,6 +121,7 @@ static int set_aio(BlockdevOptions *opts, const NbdToolOptions *o, Error **errp)
 BlockDriverState *nbd_tool_open_image(const NbdToolOptions *o, Error **errp)
 {
     g_autoptr(BlockdevOptions) opts = describe(o, errp);
+    BlockDriverState *bs;
 
     if (!opts) {
         return NULL;
@@ -130,5 +132,10 @@ BlockDriverState *nbd_tool_open_image(const NbdToolOptions *o, Error **errp)
     if (set_generic(opts, o, errp) < 0 || (o->has_aio && set_aio(opts, o, errp) < 0)) {
         return NULL;
     }
-    return bdrv_open(opts, errp);
+    bs = bdrv_open(opts, errp);
+    if (bs && o->snapshot && bdrv_load_snapshot(bs, o->snapshot, errp) < 0) {
+        bdrv_unref(bs);
+        return NULL;
+    }
+    return bs;
 }

@@ -151,14 +151,6 @@ static int add_bitmap(NbdToolOptions *o, const OptionDef *def, const char *arg, 
     return 0;
 }
 
-static int refuse_snapshot(NbdToolOptions *o, const OptionDef *def, const char *arg, Error **errp)
-{
-    error_setg(errp, "internal snapshots cannot be served");
-    error_append_hint(errp, "Copy it into an image of its own first: qemu-img convert -l %s\n",
-                      arg);
-    return -1;
-}
-
 #define FIELD(name) offsetof(NbdToolOptions, name)
 
 static const OptionDef option_defs[] = {
@@ -189,8 +181,8 @@ static const OptionDef option_defs[] = {
     { "image-opts", 0, NULL, "the image is options of a node: driver=...,...", set_true,
       FIELD(image_opts) },
     { "read-only", 'r', NULL, "clients may not write", set_true, FIELD(read_only) },
-    { "load-snapshot", 'l', "SNAPSHOT", "serve an internal snapshot (not possible)",
-      refuse_snapshot },
+    { "load-snapshot", 'l', "SNAPSHOT", "serve an internal snapshot, read-only: ID, NAME or "
+      "snapshot.id=ID,snapshot.name=NAME", set_text, FIELD(snapshot) },
     { "offset", 'o', "OFFSET", "serve what begins at OFFSET", set_offset },
     { "nocache", 'n', NULL, "the same as --cache=none", set_cache },
     { "cache", 0, "MODE", "writeback, writethrough, none, directsync or unsafe", set_cache },
@@ -315,6 +307,14 @@ static int check(const NbdToolOptions *o, Error **errp)
         error_setg(errp, "--image-opts and --format do not go together");
         return -1;
     }
+    if (o->snapshot && o->offset > 0) {
+        error_setg(errp, "--load-snapshot and --offset do not go together");
+        return -1;
+    }
+    if (o->snapshot && o->bitmaps->len > 0) {
+        error_setg(errp, "--load-snapshot and --bitmap do not go together: bitmaps are not about a snapshot");
+        return -1;
+    }
     if (o->has_aio && o->aio == BLOCKDEV_AIO_OPTIONS_NATIVE && !o->cache_direct) {
         error_setg(errp, "--aio=native needs --cache=none or --cache=directsync");
         return -1;
@@ -360,6 +360,7 @@ void nbd_tool_options_free(NbdToolOptions *o)
     g_free(o->export_name);
     g_free(o->description);
     g_free(o->format);
+    g_free(o->snapshot);
     g_free(o->pid_file);
     g_free(o);
 }

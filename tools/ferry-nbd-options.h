@@ -27,6 +27,7 @@ typedef struct NbdToolOptions {
     char *socket, *bind, *port;
     char *export_name, *description;
     char *format;                       /* NULL: look into the image */
+    char *snapshot;                     /* an internal one; NULL: the disk as it is */
     char *pid_file;
     GPtrArray *bitmaps;                 /* of char * */
     bool image_opts, read_only, persistent, fork, verbose, allocation_depth;

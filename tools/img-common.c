@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "block/snapshot.h"
 #include "qapi/json-input-visitor.h"
 #include "qapi/qapi-visit-block-core.h"
 #include "util/json-writer.h"
@@ -171,6 +172,10 @@ BlockBackend *img_open(const char *name, const ImgOpen *how, Error **errp)
             error_prepend(&err, "%s: ", prefix);
         }
         error_propagate(errp, err);
+        return NULL;
+    }
+    if (how->snapshot && bdrv_load_snapshot(blk_bs(blk), how->snapshot, errp) < 0) {
+        blk_unref(blk);
         return NULL;
     }
     blk_set_enable_write_cache(blk, !mode->writethrough);

@@ -38,6 +38,7 @@ typedef struct ImgOpen {
     bool no_backing;            /* leave the backing file alone */
     bool for_check; /* also an image that is marked as corrupt; nothing is repaired by opening it */
     bool quiet;                 /* no warning about a guessed format */
+    const char *snapshot;       /* read this internal snapshot; NULL: the disk as it is */
     bool has_aio;               /* how files are read and written; else as it is best */
     BlockdevAioOptions aio;
 } ImgOpen;

@@ -24,6 +24,7 @@ static const ImgOption options[] = {
     { 'B', NULL, "BACKING", "backing file of the target, with the content of the source's" },
     { 'F', NULL, "FORMAT", "format of the backing file" },
     { 'c', NULL, NULL, "compress the target" },
+    { 'l', NULL, "SNAPSHOT", "from an internal snapshot: ID, NAME or snapshot.id=ID,snapshot.name=NAME" },
     { 'n', NULL, NULL, "the target exists: do not make it" },
     { 'm', NULL, "NUMBER", "how many coroutines copy, 1 to 16 (default: 8)" },
     { 'W', NULL, NULL, "write out of order" },
@@ -75,6 +76,7 @@ static void take_option(ImgArgs *args, Convert *c, int opt)
     case 'B': c->create.backing = args->arg; break;
     case 'F': c->create.backing_format = args->arg; break;
     case 'c': c->copy.compress = true; break;
+    case 'l': c->source.snapshot = args->arg; break;
     case 'n': c->exists = true; break;
     case 'm':
         if (img_arg_number(args, "number of coroutines", 1, IMG_COPY_MAX_COROUTINES, &n)) {
@@ -115,6 +117,13 @@ static int check_options(ImgArgs *args, const Convert *c)
     if (c->offload && (c->copy.compress || c->has_sparse)) {
         return img_usage_error(args, "Cannot enable copy offloading when -%c is used",
                                c->copy.compress ? 'c' : 'S');
+    }
+    if (c->source.snapshot && args->n_operands > 2) {
+        return img_usage_error(args, "No support for concatenating multiple snapshot");
+    }
+    if (c->source.snapshot && c->bitmaps) {
+        return img_usage_error(args, "Bitmaps are not about a snapshot: -l and --bitmaps do not go "
+                               "together");
     }
     if (c->target.image_opts && !c->exists) {
         return img_usage_error(args, "--target-image-opts requires use of -n flag");

@@ -33,6 +33,7 @@ static const ImgOption options[] = {
     { 'o', NULL, "OPTIONS", "options of the format, NAME=VALUE,...; 'help' lists them" },
     { IMG_OPT_SIZE, "size", "SIZE", "of an empty disk of that length, instead of FILENAME" },
     { 'f', NULL, "FORMAT", "format of FILENAME (default: look into it)" },
+    { 'l', NULL, "SNAPSHOT", "of an internal snapshot: ID, NAME or snapshot.id=ID,snapshot.name=NAME" },
     { IMG_OPT_IMAGE_OPTS, "image-opts", NULL, "FILENAME is a description, KEY=VALUE,..." },
     { IMG_OPT_OUTPUT, "output", "FORM", "human (default) or json" },
     { 'U', "force-share", NULL, "open the image although others write to it" },
@@ -278,6 +279,7 @@ static int run(ImgArgs *args)
         case 'O': r.format = args->arg; break;
         case 'o': g_ptr_array_add(list, (char *)args->arg); break;
         case 'f': r.how.format = args->arg; break;
+        case 'l': r.how.snapshot = args->arg; break;
         case 'U': r.how.force_share = true; break;
         case IMG_OPT_SIZE: img_arg_size(args, "image size", 0, BDRV_MAX_LENGTH, &r.size); break;
         case IMG_OPT_IMAGE_OPTS: r.how.image_opts = true; break;
@@ -295,9 +297,8 @@ static int run(ImgArgs *args)
         return img_usage_error(args, "--size N cannot be used together with a filename.");
     } else if (args->n_operands == 0 && r.size < 0) {
         return img_usage_error(args, "Either --size N or one filename must be specified.");
-    } else if (args->n_operands == 0 && (r.how.format || r.how.image_opts)) {
-        return img_usage_error(args,
-                               "--image-opts and -f can only be used with a filename argument.");
+    } else if (args->n_operands == 0 && (r.how.format || r.how.image_opts || r.how.snapshot)) {
+        return img_usage_error(args, "--image-opts, -f and -l can only be used with a filename argument.");
     } else {
         ret = work(&r, args->n_operands ? args->operands[0] : NULL, &err);
     }

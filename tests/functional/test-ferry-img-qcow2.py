@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -508,6 +509,59 @@ def test_snapshots():
     assert content('x') == bytes(10 * MIB)
 
 
+def test_read_snapshots():
+    """What -l reads is what qemu-img reads; the image does not change by it."""
+    chain()
+    for n, options in enumerate((['-b', 'middle', '-F', 'qcow2'], ['-o', 'cluster_size=512,compat=0.10'],
+                                 ['-o', 'cluster_size=4k,compression_type=zstd'])):
+        name = f's{n}'
+        must(qemu('create', '-q', '-f', 'qcow2', *options, name, str(SIZE)))
+        qemu_io(name, 'write -P 1 0 3M', 'write -c -P 2 4M 64k', 'write -z 5M 64k', fmt='qcow2')
+        must(qemu('snapshot', '-c', 'first', name))
+        must(ferry('resize', '-q', '-f', 'qcow2', name, '20M'))
+        qemu_io(name, 'write -P 3 1M 4M', 'write -P 4 15M 1M', fmt='qcow2')
+        if n != 1:
+            must(qemu('bitmap', '--add', name, 'b'))
+        must(qemu('snapshot', '-c', 'second', name))
+        must(qemu('snapshot', '-c', '1', name))
+        qemu_io(name, 'write -z 0 20M', fmt='qcow2')
+        before = read(name)
+        for which, theirs in (('first', 'first'), ('snapshot.name=second', 'second'), ('1', '1'), ('2', '2'),
+                              ('snapshot.id=3', '3'), ('snapshot.name=1', 'snapshot.name=1'),
+                              ('snapshot.id=1,snapshot.name=first', 'first')):
+            must(ferry('convert', '-f', 'qcow2', '-l', which, name, 'ours'))
+            must(qemu('convert', '-f', 'qcow2', '-l', theirs, name, 'theirs'))
+            # qemu-img takes a snapshot for as long as the disk is now: ours is as long as it was then.
+            assert read('theirs').startswith(read('ours'))
+            assert len(read('ours')) == (SIZE if which in ('first', '1', 'snapshot.id=1,snapshot.name=first')
+                                         else 20 * MIB), which
+            if which != 'first':
+                continue
+            numbers = as_json(ferry('measure', '--output=json', '-l', which, '-O', 'qcow2', name))
+            assert numbers['required'] == as_json(qemu('measure', '--output=json', '-l', theirs, '-O', 'qcow2',
+                                                       name))['required']
+        assert read(name) == before
+    prefix = "ferry-img: Could not load snapshot '%s' of 's0': "
+    for which, message in (('third', 'there is no snapshot of the name third'),
+                           ('snapshot.id=9', 'there is no snapshot with id 9'),
+                           ('snapshot.id=1,snapshot.name=second', 'there is no snapshot with id 1 of the name second'),
+                           ('snapshot.x=1', 'only snapshot.id= and snapshot.name= can be given'),
+                           ('snapshot.id=1,y=2', 'only snapshot.id= and snapshot.name= can be given')):
+        fails(ferry('convert', '-l', which, 's0', 'new'), prefix % which + message)
+        assert not os.path.exists(path('new'))
+    fails(ferry('convert', '-f', 'raw', '-l', 'x', 'base.raw', 'new'),
+          "ferry-img: Could not load snapshot 'x' of 'base.raw': images of format 'raw' have no internal snapshots")
+    fails(ferry('convert', '-l', 'x', 's0', 's1', 'new'), 'ferry-img: No support for concatenating multiple snapshot')
+    # A table that is too short for the disk.
+    with open(path('s0'), 'r+b') as f:
+        f.seek(64)
+        table, = struct.unpack('>Q', f.read(8))
+        f.seek(table + 8)
+        f.write(struct.pack('>I', 0))
+    fails(ferry('convert', '-l', 'first', 's0', 'new'), prefix % 'first' +
+          f'its L1 table of 0 entries is too small for a disk of {SIZE} bytes')
+
+
 def test_bench():
     must(qemu('create', '-q', '-f', 'qcow2', 'x', '64M'))
     must(ferry('bench', '-f', 'qcow2', '-w', '-c', '1000', '-d', '32', '--pattern', '5', '--flush-interval', '100', 'x'))
@@ -561,5 +615,5 @@ if __name__ == '__main__':
     sys.exit(main([test_create, test_create_messages, test_create_elsewhere, test_info, test_map, test_measure,
                    test_convert_formats, test_convert_compressed, test_convert_chain, test_convert_existing,
                    test_convert_bitmaps, test_compare, test_check, test_resize, test_rebase, test_rebase_unsafe,
-                   test_no_guess, test_commit, test_commit_through, test_bitmap, test_snapshots, test_bench, test_dd,
-                   test_interrupted, test_broken]))
+                   test_no_guess, test_commit, test_commit_through, test_bitmap, test_backing_loop, test_snapshots,
+                   test_read_snapshots, test_bench, test_dd, test_interrupted, test_broken]))

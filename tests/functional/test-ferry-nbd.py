@@ -53,7 +53,7 @@ def test_refused():
     assert refused('-f', 'raw', '-B', 'b', 'img') == "Bitmap 'b' is not found\n"
     assert 'too long' in refused('-f', 'raw', '-x', 'x' * 4097, 'img')
     assert 'too long' in refused('-f', 'raw', '-D', 'x' * 4097, 'img')
-    assert 'internal snapshots cannot be served' in refused('-l', 'snap', 'img')
+    assert "images of format 'raw' have no internal snapshots" in refused('-f', 'raw', '-l', 'snap', 'img')
     assert not os.path.exists(SOCKET)
 
 
@@ -280,6 +280,26 @@ def test_bitmaps():
             c.disconnect()
     assert 'named twice' in refused('-r', '-f', 'qcow2', '-B', 'one', '-B', 'one', 'b.qcow2') or \
         'in use' in refused('-r', '-f', 'qcow2', '-B', 'one', '-B', 'one', 'b.qcow2')
+
+
+def test_snapshot():
+    run('qemu-img', 'create', '-f', 'qcow2', 's.qcow2', '8M')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 1 0 8M', 's.qcow2')
+    run('qemu-img', 'snapshot', '-c', 'then', 's.qcow2')
+    run('qemu-io', '-f', 'qcow2', '-c', 'write -P 2 0 8M', 's.qcow2')
+    before = read_file('s.qcow2')
+    for which in 'then', '1', 'snapshot.name=then':
+        with Server('-t', '-f', 'qcow2', '-l', which, path('s.qcow2')):
+            run('nbdcopy', URI, 'out')
+            assert read_file('out') == b'\1' * (8 * MIB)
+            c = Client()
+            assert c.error(WRITE, 0, 512, data=bytes(512)) == 1        # NBD_EPERM
+            c.disconnect()
+    assert read_file('s.qcow2') == before
+    message = refused('-f', 'qcow2', '-l', 'now', 's.qcow2')
+    assert message == "Could not load snapshot 'now' of 's.qcow2': there is no snapshot of the name now\n", message
+    assert 'do not go together' in refused('-l', 'then', '-o', '512', 's.qcow2')
+    assert 'do not go together' in refused('-l', 'then', '-B', 'b', 's.qcow2')
 
 
 def test_list():
