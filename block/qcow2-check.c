@@ -82,23 +82,32 @@ static bool table_is_there(const Check *c, uint64_t offset, uint64_t bytes)
 /* ---- mapping tables ---- */
 
 /* What is wrong with an L2 entry; NULL: nothing. */
-static const char *l2_entry_fault(const Check *c, uint64_t entry)
+static const char *l2_entry_fault(const Check *c, Qcow2Entry entry)
 {
     const Qcow2State *s = c->s;
     Qcow2ClusterType type = qcow2_entry_type(s, entry);
-    uint64_t host = entry & QCOW2_OFFSET_MASK,
+    uint64_t host = entry.desc & QCOW2_OFFSET_MASK,
              covered = (uint64_t)s->reftable.n << s->refblock_bits;
     uint32_t bytes;
 
     if (type == QCOW2_COMPRESSED_DATA) {
-        qcow2_compressed_range(s, entry, &host, &bytes);
-        if (entry & QCOW2_COPIED) {
+        qcow2_compressed_range(s, entry.desc, &host, &bytes);
+        if (entry.desc & QCOW2_COPIED) {
             return "is compressed and marked as copied";
+        }
+        if (entry.bitmap) {
+            return "is compressed and has subclusters";
         }
         return host >= s->file_len ? "is compressed and lies behind the end of the file" : NULL;
     }
-    if (entry & QCOW2_L2_RESERVED) {
+    if ((entry.desc & QCOW2_L2_RESERVED) || (s->extended && (entry.desc & QCOW2_ZERO))) {
         return "has reserved bits set";
+    }
+    if (entry.bitmap >> 32 & entry.bitmap & QCOW2_BITMAP_ALLOC_ALL) {
+        return "has a subcluster that is there and reads as zeroes";
+    }
+    if (type == QCOW2_UNALLOCATED && (entry.bitmap & QCOW2_BITMAP_ALLOC_ALL)) {
+        return "has subclusters that are nowhere";
     }
     if (type != QCOW2_NORMAL && type != QCOW2_ZERO_ALLOC) {
         return NULL;
@@ -112,15 +121,15 @@ static const char *l2_entry_fault(const Check *c, uint64_t entry)
                : NULL;
 }
 
-static void count_entry(Check *c, uint64_t entry, uint64_t *next)
+static void count_entry(Check *c, Qcow2Entry entry, uint64_t *next)
 {
     const Qcow2State *s = c->s;
-    uint64_t host = entry & QCOW2_OFFSET_MASK;
+    uint64_t host = entry.desc & QCOW2_OFFSET_MASK;
     uint32_t bytes;
 
     switch (qcow2_entry_type(s, entry)) {
     case QCOW2_COMPRESSED_DATA:
-        qcow2_compressed_range(s, entry, &host, &bytes);
+        qcow2_compressed_range(s, entry.desc, &host, &bytes);
         count_range(c, host, MIN(bytes, s->file_len - MIN(host, s->file_len)));
         c->res->compressed_clusters++;
         c->res->allocated_clusters++;
@@ -140,35 +149,37 @@ static void count_entry(Check *c, uint64_t entry, uint64_t *next)
     }
 }
 
-/* Write one entry of a table, in the file and in the cache. */
-static int coroutine_fn fix_entry(Check *c, Qcow2Cache *cache, uint64_t table, uint32_t index,
-                                  uint64_t entry)
+/* Write one entry of an L2 table, in the file and in the cache. */
+static int coroutine_fn fix_entry(Check *c, uint64_t table, uint32_t index, Qcow2Entry entry)
 {
-    uint64_t at = table + (uint64_t)index * 8;
+    Qcow2State *s = c->s;
+    Qcow2Cache *cache = &s->l2_cache;
+    uint64_t at = table + (uint64_t)index * s->entry_bytes;
     Qcow2Slice *slice;
     int ret = qcow2_cache_get(cache, at - at % cache->slice_bytes, &slice);
 
     if (ret < 0) {
         return ret;
     }
-    stq_be_p(slice->data + at % cache->slice_bytes, entry);
+    qcow2_entry_store(s, slice->data, at % cache->slice_bytes / s->entry_bytes, entry);
     qcow2_cache_mark_dirty(cache, slice);
     qcow2_cache_put(cache, slice);
     return 0;
 }
 
 /* An entry that cannot be right: version 3 can say that the disk has zeroes there. */
-static int coroutine_fn bad_entry(Check *c, uint64_t table, uint32_t index, uint64_t entry,
+static int coroutine_fn bad_entry(Check *c, uint64_t table, uint32_t index, Qcow2Entry entry,
                                   const char *fault)
 {
     tell(c, "%s: entry %u of the L2 table at offset 0x%" PRIx64 " (0x%" PRIx64 ") %s",
-         c->fix & BDRV_FIX_ERRORS ? "Repairing" : "ERROR", index, table, entry, fault);
+         c->fix & BDRV_FIX_ERRORS ? "Repairing" : "ERROR", index, table, entry.desc, fault);
     if (!(c->fix & BDRV_FIX_ERRORS)) {
         c->res->corruptions++;
         return 0;
     }
     c->res->corruptions_fixed++;
-    return fix_entry(c, &c->s->l2_cache, table, index, c->s->hdr.version >= 3 ? QCOW2_ZERO : 0);
+    return fix_entry(c, table, index,
+                     c->s->hdr.version >= 3 ? qcow2_zero_entry(c->s, 0) : (Qcow2Entry) { 0 });
 }
 
 static int coroutine_fn count_l2(Check *c, uint64_t table, uint8_t *buf, bool active,
@@ -183,8 +194,8 @@ static int coroutine_fn count_l2(Check *c, uint64_t table, uint8_t *buf, bool ac
         c->res->check_errors++;
         return 0;
     }
-    for (uint32_t i = 0; i < s->cluster_size / 8 && ret >= 0; i++) {
-        uint64_t entry = ldq_be_p(buf + (size_t)i * 8);
+    for (uint32_t i = 0; i < s->cluster_size / s->entry_bytes && ret >= 0; i++) {
+        Qcow2Entry entry = qcow2_entry_load(s, buf, i);
         const char *fault = l2_entry_fault(c, entry);
 
         if (fault) {
@@ -467,17 +478,18 @@ static int coroutine_fn check_l2_copied(Check *c, uint64_t table, uint8_t *buf)
     Qcow2State *s = c->s;
     int ret = qcow2_read_table(c->bs, table, s->cluster_size, buf);
 
-    for (uint32_t i = 0; i < s->cluster_size / 8 && ret >= 0; i++) {
-        uint64_t entry = ldq_be_p(buf + (size_t)i * 8);
+    for (uint32_t i = 0; i < s->cluster_size / s->entry_bytes && ret >= 0; i++) {
+        Qcow2Entry entry = qcow2_entry_load(s, buf, i);
         Qcow2ClusterType type = qcow2_entry_type(s, entry);
         bool wrong = false;
 
         if ((type != QCOW2_NORMAL && type != QCOW2_ZERO_ALLOC) || l2_entry_fault(c, entry)) {
             continue;
         }
-        ret = check_copied(c, entry & QCOW2_OFFSET_MASK, entry, "L2 entry", &wrong);
+        ret = check_copied(c, entry.desc & QCOW2_OFFSET_MASK, entry.desc, "L2 entry", &wrong);
         if (ret >= 0 && wrong && (c->fix & BDRV_FIX_ERRORS)) {
-            ret = fix_entry(c, &s->l2_cache, table, i, entry ^ QCOW2_COPIED);
+            entry.desc ^= QCOW2_COPIED;
+            ret = fix_entry(c, table, i, entry);
         }
     }
     return ret;

@@ -19,50 +19,15 @@
 #include <string.h>
 
 #include "block/qcow2.h"
-#include "util/bswap.h"
 
-Qcow2ClusterType qcow2_entry_type(const Qcow2State *s, uint64_t entry)
+static Qcow2Entry entry_at(const Qcow2State *s, const Qcow2Slice *slice, unsigned index)
 {
-    if (entry & QCOW2_COMPRESSED) {
-        return QCOW2_COMPRESSED_DATA;
-    }
-    if ((entry & QCOW2_ZERO) && s->hdr.version >= 3) {
-        return entry & QCOW2_OFFSET_MASK ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
-    }
-    return entry & QCOW2_OFFSET_MASK ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
-}
-
-static uint64_t entry_at(const Qcow2Slice *slice, unsigned index)
-{
-    return ldq_be_p(slice->data + (size_t)index * 8);
+    return qcow2_entry_load(s, slice->data, index);
 }
 
 static bool has_host(Qcow2ClusterType type)
 {
     return type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC;
-}
-
-/* ---- compressed entries ---- */
-
-static unsigned sectors_shift(const Qcow2State *s)
-{
-    return 62 - (s->cluster_bits - 8);
-}
-
-void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *host, uint32_t *bytes)
-{
-    unsigned shift = sectors_shift(s);
-    uint64_t sectors = (entry >> shift) & ((1u << (s->cluster_bits - 8)) - 1);
-
-    *host = entry & ((UINT64_C(1) << shift) - 1);
-    *bytes = (sectors + 1) * 512 - *host % 512;
-}
-
-uint64_t qcow2_compressed_entry(const Qcow2State *s, uint64_t host, uint32_t bytes)
-{
-    uint64_t sectors = (host + bytes - 1) / 512 - host / 512;
-
-    return QCOW2_COMPRESSED | sectors << sectors_shift(s) | host;
 }
 
 /* ---- looking up ---- */
@@ -72,13 +37,13 @@ static uint32_t l1_index(const Qcow2State *s, uint64_t offset)
     return offset >> s->cluster_bits >> s->l2_bits;
 }
 
-/* Bytes of the disk that one L2 table stands for, one slice of it. */
+/* Bytes of the disk that one L2 table stands for. */
 static uint64_t table_span(const Qcow2State *s)
 {
     return UINT64_C(1) << (s->cluster_bits + s->l2_bits);
 }
 
-static uint64_t slice_span(const Qcow2State *s)
+uint64_t qcow2_slice_span(const Qcow2State *s)
 {
     return (uint64_t)s->slice_entries << s->cluster_bits;
 }
@@ -90,7 +55,7 @@ static unsigned entry_index(const Qcow2State *s, uint64_t offset)
 
 static uint64_t slice_offset(const Qcow2State *s, uint64_t l2_table, uint64_t offset)
 {
-    return l2_table + (offset & (table_span(s) - 1)) / slice_span(s) * s->l2_cache.slice_bytes;
+    return l2_table + (offset & (table_span(s) - 1)) / qcow2_slice_span(s) * s->l2_cache.slice_bytes;
 }
 
 /* No table there: how far that goes. */
@@ -106,47 +71,74 @@ static void map_without_table(const Qcow2State *s, uint64_t offset, uint64_t byt
     *map = (Qcow2Mapping) { .type = QCOW2_UNALLOCATED, .bytes = MIN(at, end) - offset };
 }
 
-/* Does @entry, @i clusters further on, go on where @first began? */
-static bool continues(const Qcow2State *s, uint64_t first, uint64_t entry, unsigned i,
-                      Qcow2ClusterType type)
+/* Where in its cluster: the subcluster. */
+static unsigned sub_index(const Qcow2State *s, uint64_t offset)
 {
-    if (qcow2_entry_type(s, entry) != type) {
-        return false;
+    return qcow2_in_cluster(s, offset) >> s->sub_bits;
+}
+
+/* Is what @entry refers to, @i clusters further on, behind that of @first? */
+static bool host_continues(const Qcow2State *s, Qcow2Entry first, Qcow2Entry entry, unsigned i)
+{
+    return (entry.desc & (QCOW2_OFFSET_MASK | QCOW2_COPIED)) ==
+           (first.desc & (QCOW2_OFFSET_MASK | QCOW2_COPIED)) + ((uint64_t)i << s->cluster_bits);
+}
+
+/* How many subclusters from @sub of entry @index on are of a type and in a row, @max at most. */
+static uint64_t count_alike(const Qcow2State *s, const Qcow2Slice *slice, unsigned index,
+                            unsigned sub, uint64_t max, Qcow2ClusterType type)
+{
+    unsigned shift = s->cluster_bits - s->sub_bits, mask = (1u << shift) - 1;
+    Qcow2Entry first = entry_at(s, slice, index), entry = first;
+    uint64_t n = 1;
+
+    for (; n < max; n++) {
+        unsigned at = sub + n, i = at >> shift;
+
+        if (!(at & mask)) {
+            if (index + i >= s->slice_entries) {
+                break;
+            }
+            entry = entry_at(s, slice, index + i);
+            if (has_host(type) && !host_continues(s, first, entry, i)) {
+                break;
+            }
+        }
+        if (qcow2_subcluster_type(s, entry, at & mask) != type) {
+            break;
+        }
     }
-    if (!has_host(type)) {
-        return true;
-    }
-    return (entry & (QCOW2_OFFSET_MASK | QCOW2_COPIED)) ==
-           (first & (QCOW2_OFFSET_MASK | QCOW2_COPIED)) + ((uint64_t)i << s->cluster_bits);
+    return n;
 }
 
 static int coroutine_fn map_slice(BlockDriverState *bs, const Qcow2Slice *slice, uint64_t offset,
                                   uint64_t bytes, Qcow2Mapping *map)
 {
     Qcow2State *s = qcow2_state(bs);
-    unsigned index = entry_index(s, offset), i = 1;
-    uint64_t entry = entry_at(slice, index), in_cluster = qcow2_in_cluster(s, offset);
-    uint64_t wanted = qcow2_clusters_up(s, in_cluster + bytes);
+    unsigned index = entry_index(s, offset), sub = sub_index(s, offset);
+    Qcow2Entry entry = entry_at(s, slice, index);
+    uint64_t in_cluster = qcow2_in_cluster(s, offset), host = entry.desc & QCOW2_OFFSET_MASK;
+    uint64_t start = (uint64_t)sub << s->sub_bits, n;
 
-    *map = (Qcow2Mapping) { .type = qcow2_entry_type(s, entry), .entry = entry };
-    map->copied = entry & QCOW2_COPIED;
+    *map = (Qcow2Mapping) { .type = qcow2_subcluster_type(s, entry, sub), .desc = entry.desc };
+    map->copied = entry.desc & QCOW2_COPIED;
     if (has_host(map->type)) {
-        map->host = (entry & QCOW2_OFFSET_MASK) + in_cluster;
-        if (qcow2_in_cluster(s, entry & QCOW2_OFFSET_MASK)) {
+        map->host = host + in_cluster;
+        if (qcow2_in_cluster(s, host)) {
             return qcow2_signal_corruption(bs,
                                            "the entry for offset 0x%" PRIx64
                                            " of the disk refers to offset 0x%" PRIx64
                                            ", where no cluster begins",
-                                           offset, (uint64_t)(entry & QCOW2_OFFSET_MASK));
+                                           offset, host);
         }
     }
-    if (map->type != QCOW2_COMPRESSED_DATA) {
-        while (i < wanted && index + i < s->slice_entries &&
-               continues(s, entry, entry_at(slice, index + i), i, map->type)) {
-            i++;
-        }
+    if (map->type == QCOW2_COMPRESSED_DATA) {
+        map->bytes = MIN(s->cluster_size - in_cluster, bytes);
+        return 0;
     }
-    map->bytes = MIN(((uint64_t)i << s->cluster_bits) - in_cluster, bytes);
+    n = (in_cluster - start + bytes + (UINT64_C(1) << s->sub_bits) - 1) >> s->sub_bits;
+    n = count_alike(s, slice, index, sub, n, map->type);
+    map->bytes = MIN((n << s->sub_bits) + start - in_cluster, bytes);
     return 0;
 }
 
@@ -273,20 +265,20 @@ int coroutine_fn qcow2_slice_for_change(BlockDriverState *bs, uint64_t offset, Q
     return qcow2_cache_get(&s->l2_cache, slice_offset(s, table, offset), slice);
 }
 
-void qcow2_replace_entry(Qcow2State *s, Qcow2Slice *slice, unsigned index, uint64_t entry,
+void qcow2_replace_entry(Qcow2State *s, Qcow2Slice *slice, unsigned index, Qcow2Entry entry,
                          Qcow2DiscardKind kind)
 {
-    uint64_t old = entry_at(slice, index), host;
-    Qcow2ClusterType type = qcow2_entry_type(s, old);
+    uint64_t old = entry_at(s, slice, index).desc, host;
+    Qcow2ClusterType type = qcow2_entry_type(s, (Qcow2Entry) { .desc = old });
     uint32_t bytes;
 
-    stq_be_p(slice->data + (size_t)index * 8, entry);
+    qcow2_entry_store(s, slice->data, index, entry);
     qcow2_cache_mark_dirty(&s->l2_cache, slice);
     if (type == QCOW2_COMPRESSED_DATA) {
         qcow2_compressed_range(s, old, &host, &bytes);
         qcow2_free_later(s, host, bytes, kind);
-    } else if (has_host(type) && ((entry & QCOW2_COMPRESSED) ||
-                                  (old & QCOW2_OFFSET_MASK) != (entry & QCOW2_OFFSET_MASK))) {
+    } else if (has_host(type) && ((entry.desc & QCOW2_COMPRESSED) ||
+                                  (old & QCOW2_OFFSET_MASK) != (entry.desc & QCOW2_OFFSET_MASK))) {
         qcow2_free_later(s, old & QCOW2_OFFSET_MASK, s->cluster_size, kind);
     }
 }
@@ -360,22 +352,39 @@ void coroutine_fn qcow2_alloc_abort(BlockDriverState *bs, Qcow2Alloc *alloc)
     co_mutex_unlock(&s->lock);
 }
 
+/* The entry of cluster @i of those that were filled. */
+static Qcow2Entry filled_entry(const Qcow2State *s, const Qcow2Alloc *alloc, uint64_t i,
+                               Qcow2Entry old)
+{
+    Qcow2Entry entry = qcow2_data_entry(s, alloc->host + (i << s->cluster_bits));
+    uint64_t guest = alloc->guest + (i << s->cluster_bits), from, to, filled;
+
+    if (alloc->partly) {
+        from = (MAX(alloc->fill_from, guest) - guest) >> s->sub_bits;
+        to = (MIN(alloc->fill_to, guest + s->cluster_size) - guest) >> s->sub_bits;
+        filled = (UINT64_C(1) << to) - (UINT64_C(1) << from);
+        entry.bitmap = (old.bitmap | filled) & ~(filled << 32);
+    }
+    return entry;
+}
+
 /* They were taken for entries of one slice, so all of them become visible or none. */
-static int coroutine_fn link_clusters(BlockDriverState *bs, uint64_t guest, uint64_t host,
-                                      uint64_t clusters)
+static int coroutine_fn link_clusters(BlockDriverState *bs, const Qcow2Alloc *alloc)
 {
     Qcow2State *s = qcow2_state(bs);
     Qcow2Slice *slice;
     unsigned index;
-    int ret = qcow2_slice_for_change(bs, guest, &slice, &index);
+    int ret = qcow2_slice_for_change(bs, alloc->guest, &slice, &index);
 
     if (ret < 0) {
         return ret;
     }
-    g_assert(index + clusters <= s->slice_entries);
-    for (; clusters; index++, clusters--) {
-        qcow2_replace_entry(s, slice, index, host | QCOW2_COPIED, QCOW2_DISCARD_OTHER);
-        host += s->cluster_size;
+    g_assert(index + alloc->clusters <= s->slice_entries);
+    for (uint64_t i = 0; i < alloc->clusters; i++) {
+        Qcow2Entry old = entry_at(s, slice, index + i);
+
+        qcow2_replace_entry(s, slice, index + i, filled_entry(s, alloc, i, old),
+                            QCOW2_DISCARD_OTHER);
     }
     qcow2_cache_put(&s->l2_cache, slice);
     return 0;
@@ -387,7 +396,7 @@ int coroutine_fn qcow2_alloc_link(BlockDriverState *bs, Qcow2Alloc *alloc)
     int ret;
 
     co_mutex_lock(&s->lock);
-    ret = link_clusters(bs, alloc->guest, alloc->host, alloc->clusters);
+    ret = link_clusters(bs, alloc);
     if (ret == 0) {
         s->data_before_l2 = true;
         qcow2_allocs_remove(s, alloc);
@@ -402,28 +411,47 @@ int coroutine_fn qcow2_alloc_link(BlockDriverState *bs, Qcow2Alloc *alloc)
 /* ---- writes ---- */
 
 typedef enum WriteClass {
-    IN_PLACE,           /* the cluster is there and nobody else's */
-    REUSE,              /* the same, and hidden by the zero flag */
-    NEW_FROM_ZERO,      /* the disk reads as zeroes there */
+    IN_PLACE,           /* it is there and nobody else's */
+    REUSE,              /* the cluster is, but the disk has something else there */
+    NEW_FROM_ZERO,      /* the disk reads as zeroes in all of the cluster */
+    NEW_PARTLY,         /* subclusters that the write does not touch stay as they are */
     NEW_FROM_DATA,      /* what the write does not touch must be copied */
 } WriteClass;
 
-static WriteClass classify(BlockDriverState *bs, uint64_t guest, uint64_t entry)
+/* The cluster that begins at @guest. */
+static bool cluster_reads_zero(BlockDriverState *bs, uint64_t guest, Qcow2Entry entry)
 {
     Qcow2State *s = qcow2_state(bs);
 
-    switch (qcow2_entry_type(s, entry)) {
-    case QCOW2_NORMAL:
-        return entry & QCOW2_COPIED ? IN_PLACE : NEW_FROM_DATA;
-    case QCOW2_ZERO_ALLOC:
-        return entry & QCOW2_COPIED ? REUSE : NEW_FROM_ZERO;
-    case QCOW2_ZERO_PLAIN:
-        return NEW_FROM_ZERO;
-    case QCOW2_UNALLOCATED:
-        return guest < qcow2_backing_len(bs) ? NEW_FROM_DATA : NEW_FROM_ZERO;
-    default:
+    for (unsigned sub = 0; sub < 1u << (s->cluster_bits - s->sub_bits); sub++) {
+        Qcow2ClusterType type = qcow2_subcluster_type(s, entry, sub);
+
+        if (!qcow2_is_zero(type) &&
+            (!qcow2_is_backing(type) ||
+             guest + ((uint64_t)sub << s->sub_bits) < qcow2_backing_len(bs))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Of a write that begins at @offset. */
+static WriteClass classify(BlockDriverState *bs, uint64_t offset, Qcow2Entry entry)
+{
+    Qcow2State *s = qcow2_state(bs);
+    Qcow2ClusterType type = qcow2_subcluster_type(s, entry, sub_index(s, offset));
+    bool host = entry.desc & QCOW2_OFFSET_MASK;
+
+    if (type == QCOW2_COMPRESSED_DATA) {
         return NEW_FROM_DATA;
     }
+    if (host && (entry.desc & QCOW2_COPIED)) {
+        return type == QCOW2_NORMAL ? IN_PLACE : REUSE;
+    }
+    if (cluster_reads_zero(bs, qcow2_start_of_cluster(s, offset), entry)) {
+        return NEW_FROM_ZERO;
+    }
+    return s->extended && !host ? NEW_PARTLY : NEW_FROM_DATA;
 }
 
 /* How many clusters from @index on can be treated alike, @max at most. */
@@ -431,14 +459,14 @@ static uint64_t count_class(BlockDriverState *bs, const Qcow2Slice *slice, unsig
                             uint64_t guest, uint64_t max, WriteClass class)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t first = entry_at(slice, index);
+    Qcow2Entry first = entry_at(s, slice, index);
     uint64_t n = 1;
 
     while (n < max && index + n < s->slice_entries) {
-        uint64_t entry = entry_at(slice, index + n);
+        Qcow2Entry entry = entry_at(s, slice, index + n);
 
         if (classify(bs, guest + (n << s->cluster_bits), entry) != class ||
-            (class == REUSE && !continues(s, first, entry, n, QCOW2_ZERO_ALLOC))) {
+            (class == REUSE && !host_continues(s, first, entry, n))) {
             break;
         }
         n++;
@@ -446,17 +474,38 @@ static uint64_t count_class(BlockDriverState *bs, const Qcow2Slice *slice, unsig
     return n;
 }
 
-static Qcow2Alloc *alloc_new(Qcow2State *s, uint64_t guest, uint64_t host, uint64_t clusters,
-                             WriteClass class, bool zeroed)
+/*
+ * How much of a write into a cluster that is there in parts can go to one: up to the next that is
+ * there, into which others may be writing.
+ */
+static uint64_t bytes_not_there(const Qcow2State *s, Qcow2Entry entry, uint64_t offset,
+                                uint64_t bytes)
+{
+    unsigned sub = sub_index(s, offset), end = sub + 1;
+
+    while (end < 1u << (s->cluster_bits - s->sub_bits) &&
+           qcow2_subcluster_type(s, entry, end) != QCOW2_NORMAL) {
+        end++;
+    }
+    return MIN(bytes, ((uint64_t)end << s->sub_bits) - qcow2_in_cluster(s, offset));
+}
+
+static Qcow2Alloc *alloc_new(Qcow2State *s, uint64_t offset, const Qcow2WriteMapping *map,
+                             uint64_t clusters, WriteClass class, bool zeroed)
 {
     Qcow2Alloc *alloc = g_new0(Qcow2Alloc, 1);
+    uint64_t granule;
 
-    alloc->guest = guest;
-    alloc->host = host;
+    alloc->guest = qcow2_start_of_cluster(s, offset);
+    alloc->host = map->host - qcow2_in_cluster(s, offset);
     alloc->clusters = clusters;
     alloc->reused = class == REUSE;
-    alloc->reads_zero = class != NEW_FROM_DATA;
+    alloc->partly = class == NEW_PARTLY || (class == REUSE && s->extended);
+    alloc->reads_zero = class == NEW_FROM_ZERO || (class == REUSE && !s->extended);
     alloc->host_zeroed = zeroed;
+    granule = alloc->partly ? UINT64_C(1) << s->sub_bits : s->cluster_size;
+    alloc->fill_from = offset & ~(granule - 1);
+    alloc->fill_to = round_up_u64(offset + map->bytes, granule);
     co_queue_init(&alloc->waiters);
     qcow2_allocs_add(s, alloc);
     return alloc;
@@ -467,15 +516,18 @@ static int coroutine_fn map_new(BlockDriverState *bs, Qcow2Slice *slice, unsigne
                                 uint64_t offset, uint64_t bytes, Qcow2WriteMapping *map)
 {
     Qcow2State *s = qcow2_state(bs);
-    uint64_t guest = qcow2_start_of_cluster(s, offset), in_cluster = offset - guest;
-    WriteClass class = classify(bs, guest, entry_at(slice, index));
-    uint64_t n =
-        count_class(bs, slice, index, guest, qcow2_clusters_up(s, in_cluster + bytes), class);
+    uint64_t guest = qcow2_start_of_cluster(s, offset), in_cluster = offset - guest, n;
+    Qcow2Entry entry = entry_at(s, slice, index);
+    WriteClass class = classify(bs, offset, entry);
     bool zeroed = false;
     int64_t host;
 
+    if (class == REUSE && s->extended) {
+        bytes = bytes_not_there(s, entry, offset, bytes);
+    }
+    n = count_class(bs, slice, index, guest, qcow2_clusters_up(s, in_cluster + bytes), class);
     if (class == REUSE) {
-        host = entry_at(slice, index) & QCOW2_OFFSET_MASK;
+        host = entry.desc & QCOW2_OFFSET_MASK;
         if (qcow2_in_cluster(s, host)) {
             return qcow2_signal_corruption(bs, "a cluster of zeroes refers to offset 0x%" PRIx64
                                            ", where no cluster begins", (uint64_t)host);
@@ -490,12 +542,13 @@ static int coroutine_fn map_new(BlockDriverState *bs, Qcow2Slice *slice, unsigne
     map->bytes = MIN(bytes, (n << s->cluster_bits) - in_cluster);
     if (class == NEW_FROM_ZERO && zeroed) {
         for (uint64_t i = 0; i < n; i++) {
-            qcow2_replace_entry(s, slice, index + i, (host + (i << s->cluster_bits)) | QCOW2_COPIED,
+            qcow2_replace_entry(s, slice, index + i,
+                                qcow2_data_entry(s, host + (i << s->cluster_bits)),
                                 QCOW2_DISCARD_OTHER);
         }
         map->epoch = qcow2_io_begin(s);
     } else {
-        map->alloc = alloc_new(s, guest, host, n, class, zeroed);
+        map->alloc = alloc_new(s, offset, map, n, class, zeroed);
     }
     return 0;
 }
@@ -518,7 +571,7 @@ static int coroutine_fn map_for_write_locked(BlockDriverState *bs, uint64_t offs
     if (ret < 0) {
         return ret;
     }
-    if (classify(bs, offset, entry_at(slice, index)) == IN_PLACE) {
+    if (classify(bs, offset, entry_at(s, slice, index)) == IN_PLACE) {
         ret = 1;
     } else {
         ret = map_new(bs, slice, index, offset, clear, map);
@@ -550,162 +603,5 @@ int coroutine_fn qcow2_map_for_write(BlockDriverState *bs, uint64_t offset, uint
         ret = map_for_write_locked(bs, offset, bytes, map);
         co_mutex_unlock(&s->lock);
     } while (ret > 0);
-    return ret;
-}
-
-/* ---- zeroes and discards ---- */
-
-/* What becomes of an entry whose cluster is to read as zeroes. */
-static uint64_t zero_entry(const Qcow2State *s, uint64_t entry, BdrvRequestFlags flags)
-{
-    Qcow2ClusterType type = qcow2_entry_type(s, entry);
-
-    if (type == QCOW2_ZERO_PLAIN || (type == QCOW2_ZERO_ALLOC && !(flags & BDRV_REQ_MAY_UNMAP))) {
-        return entry;
-    }
-    if (has_host(type) && (entry & QCOW2_COPIED) && !(flags & BDRV_REQ_MAY_UNMAP)) {
-        return entry | QCOW2_ZERO;
-    }
-    return QCOW2_ZERO;
-}
-
-static int coroutine_fn zero_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                                   uint64_t *done, BdrvRequestFlags flags)
-{
-    Qcow2State *s = qcow2_state(bs);
-    uint64_t n = qcow2_clusters_up(s, bytes), i;
-    Qcow2Mapping map;
-    Qcow2Slice *slice;
-    unsigned index;
-    int ret;
-
-    qcow2_wait_for_allocs(s, offset, MIN(bytes, slice_span(s)));
-    ret = qcow2_map(bs, offset, bytes, &map);
-    if (ret < 0) {
-        return ret;
-    }
-    if (map.type == QCOW2_ZERO_PLAIN) {
-        *done = map.bytes;
-        return 0;
-    }
-    ret = qcow2_slice_for_change(bs, offset, &slice, &index);
-    if (ret < 0) {
-        return ret;
-    }
-    for (i = 0; i < n && index + i < s->slice_entries; i++) {
-        uint64_t old = entry_at(slice, index + i), entry = zero_entry(s, old, flags);
-
-        if (entry != old) {
-            qcow2_replace_entry(s, slice, index + i, entry, QCOW2_DISCARD_REQUEST);
-        }
-    }
-    qcow2_cache_put(&s->l2_cache, slice);
-    *done = MIN(i << s->cluster_bits, bytes);
-    return 0;
-}
-
-static int coroutine_fn settle_if_needed(BlockDriverState *bs)
-{
-    return qcow2_wants_settling(qcow2_state(bs)) ? qcow2_settle(bs) : 0;
-}
-
-int coroutine_fn qcow2_zero_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                                     BdrvRequestFlags flags)
-{
-    Qcow2State *s = qcow2_state(bs);
-    int ret = 0;
-
-    if (s->hdr.version < 3) {
-        return -ENOTSUP;
-    }
-    while (bytes && ret == 0) {
-        uint64_t done = 0;
-
-        co_mutex_lock(&s->lock);
-        ret = zero_slice(bs, offset, bytes, &done, flags);
-        co_mutex_unlock(&s->lock);
-        if (ret == 0) {
-            ret = settle_if_needed(bs);
-        }
-        offset += done;
-        bytes -= done;
-    }
-    return ret;
-}
-
-/*
- * What becomes of an entry that is discarded. Version 2 cannot say that a cluster hides a backing
- * file's.
- */
-static uint64_t discarded_entry(BlockDriverState *bs, uint64_t entry, bool forget)
-{
-    Qcow2State *s = qcow2_state(bs);
-    Qcow2ClusterType type = qcow2_entry_type(s, entry);
-
-    if (forget) {
-        return 0;
-    }
-    if (type == QCOW2_UNALLOCATED || type == QCOW2_ZERO_PLAIN) {
-        return entry;
-    }
-    if (s->hdr.version >= 3) {
-        return QCOW2_ZERO;
-    }
-    return bs->backing || s->hdr.backing_file ? entry : 0;
-}
-
-static int coroutine_fn discard_slice(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                                      uint64_t *done, bool forget, Qcow2DiscardKind kind)
-{
-    Qcow2State *s = qcow2_state(bs);
-    uint64_t n = qcow2_clusters_up(s, bytes), i;
-    Qcow2Mapping map;
-    Qcow2Slice *slice;
-    unsigned index;
-    int ret;
-
-    qcow2_wait_for_allocs(s, offset, MIN(bytes, slice_span(s)));
-    ret = qcow2_map(bs, offset, bytes, &map);
-    if (ret < 0) {
-        return ret;
-    }
-    if (map.type == QCOW2_UNALLOCATED || (map.type == QCOW2_ZERO_PLAIN && !forget)) {
-        *done = map.bytes;
-        return 0;
-    }
-    ret = qcow2_slice_for_change(bs, offset, &slice, &index);
-    if (ret < 0) {
-        return ret;
-    }
-    for (i = 0; i < n && index + i < s->slice_entries; i++) {
-        uint64_t old = entry_at(slice, index + i), entry = discarded_entry(bs, old, forget);
-
-        if (entry != old) {
-            qcow2_replace_entry(s, slice, index + i, entry, kind);
-        }
-    }
-    qcow2_cache_put(&s->l2_cache, slice);
-    *done = MIN(i << s->cluster_bits, bytes);
-    return 0;
-}
-
-int coroutine_fn qcow2_discard_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                                        bool forget, Qcow2DiscardKind kind)
-{
-    Qcow2State *s = qcow2_state(bs);
-    int ret = 0;
-
-    while (bytes && ret == 0) {
-        uint64_t done = 0;
-
-        co_mutex_lock(&s->lock);
-        ret = discard_slice(bs, offset, bytes, &done, forget, kind);
-        co_mutex_unlock(&s->lock);
-        if (ret == 0) {
-            ret = settle_if_needed(bs);
-        }
-        offset += done;
-        bytes -= done;
-    }
     return ret;
 }

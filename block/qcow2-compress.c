@@ -316,7 +316,8 @@ static int coroutine_fn link_compressed(BlockDriverState *bs, const Qcow2Alloc *
     if (ret < 0) {
         return ret;
     }
-    qcow2_replace_entry(s, slice, index, qcow2_compressed_entry(s, alloc->host, len),
+    qcow2_replace_entry(s, slice, index,
+                        (Qcow2Entry) { .desc = qcow2_compressed_desc(s, alloc->host, len) },
                         QCOW2_DISCARD_OTHER);
     qcow2_cache_put(&s->l2_cache, slice);
     s->data_before_l2 = true;

@@ -26,6 +26,8 @@ const BdrvCreateOption qcow2_create_options[] = {
     { "cluster_size", "Bytes of a cluster, a power of two from 512 to 2M", "65536" },
     { "compat", "Version of the format: v2 or 0.10, v3 or 1.1", "v3" },
     { "compression_type", "How clusters are compressed: zlib or zstd", "zlib" },
+    { "extended_l2", "Let parts of clusters be allocated, 32 of each: needs v3 and clusters of 16k",
+      "off" },
     { "lazy_refcounts",
       "Put updates of reference counts off, at the price of a check after a crash", "off" },
     { "preallocation", "What is allocated at once: off, metadata, falloc or full", "off" },
@@ -127,6 +129,8 @@ static bool check_v2(const Qcow2FormatOptions *f, Error **errp)
         error_setg(
             errp,
             "Compression types other than zlib need a qcow2 image of version 3 (use compat=1.1)");
+    } else if (f->extended_l2) {
+        error_setg(errp, "Extended L2 entries need a qcow2 image of version 3 (use compat=1.1)");
     } else {
         return true;
     }
@@ -192,6 +196,11 @@ static bool check_format(const Qcow2FormatOptions *f, Error **errp)
         error_setg(errp, "An image of %" PRIu64 " bytes is too large", f->size);
         return false;
     }
+    if (f->extended_l2 && f->cluster_bits < QCOW2_MIN_EXTENDED_CLUSTER_BITS) {
+        error_setg(errp, "Extended L2 entries need clusters of at least %u bytes",
+                   1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
+        return false;
+    }
     return check_v2(f, errp) && check_backing(f, errp);
 }
 
@@ -203,6 +212,7 @@ int coroutine_fn qcow2_co_create(BlockdevCreateOptions *opts, Error **errp)
 
     f.version = o->has_version && o->version == BLOCKDEV_QCOW2_VERSION_V2 ? 2 : 3;
     f.lazy_refcounts = o->has_lazy_refcounts && o->lazy_refcounts;
+    f.extended_l2 = o->has_extended_l2 && o->extended_l2;
     f.preallocation = o->has_preallocation ? o->preallocation : PREALLOC_MODE_OFF;
     f.compression = o->has_compression_type ? o->compression_type : QCOW2_COMPRESSION_TYPE_ZLIB;
     f.backing_file = o->backing_file;
@@ -247,7 +257,7 @@ static bool parse_backing_format(Qcow2FormatOptions *f, const char *value, Error
 /* What others have and Ferry has not may be asked for by saying that it is off. */
 static bool is_off(const char *name, const char *value)
 {
-    static const char *const absent[] = { "encryption", "extended_l2", "data_file_raw" };
+    static const char *const absent[] = { "encryption", "data_file_raw" };
     bool on;
 
     for (size_t i = 0; i < G_N_ELEMENTS(absent); i++) {
@@ -282,6 +292,9 @@ static bool parse_option(Qcow2FormatOptions *f, const char *name, const char *va
         }
         f->compression = choice;
         return true;
+    }
+    if (!strcmp(name, "extended_l2")) {
+        return parse_bool(name, value, &f->extended_l2, errp);
     }
     if (!strcmp(name, "lazy_refcounts")) {
         return parse_bool(name, value, &f->lazy_refcounts, errp);

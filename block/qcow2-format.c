@@ -33,7 +33,8 @@ static uint64_t divide_up(uint64_t value, uint64_t by)
 
 static bool plan(const Qcow2FormatOptions *opts, bool preallocate, Layout *l, Error **errp)
 {
-    uint64_t cluster = UINT64_C(1) << opts->cluster_bits, per_table = cluster / 8;
+    uint64_t cluster = UINT64_C(1) << opts->cluster_bits;
+    uint64_t per_table = cluster / (opts->extended_l2 ? 16 : 8);
     uint64_t per_block = cluster * 8 >> opts->refcount_order, before;
     uint64_t data = divide_up(opts->size, cluster), l2 = divide_up(data, per_table);
 
@@ -141,6 +142,17 @@ static void fill_l1(const Format *f, uint64_t n, uint8_t *table)
                  QCOW2_COPIED);
 }
 
+/* As qcow2_entry_store() does it for an open image. */
+static void fill_extended_l2(const Format *f, uint64_t n, uint8_t *table)
+{
+    uint64_t per_table = cluster_offset(f, 1) / 16, target = first_l2(f) + f->l.l2;
+
+    for (uint64_t i = 0; i < per_table && n * per_table + i < f->l.data; i++) {
+        stq_be_p(table + i * 16, cluster_offset(f, target + n * per_table + i) | QCOW2_COPIED);
+        stq_be_p(table + i * 16 + 8, QCOW2_BITMAP_ALLOC_ALL);
+    }
+}
+
 static void fill_l2(const Format *f, uint64_t n, uint8_t *table)
 {
     uint64_t per_table = cluster_offset(f, 1) / 8;
@@ -180,7 +192,7 @@ static int coroutine_fn write_tables(Format *f)
     ret = ret < 0 ? ret : write_part(f, &at, f->l.reftable, fill_reftable);
     ret = ret < 0 ? ret : write_part(f, &at, f->l.blocks, fill_block);
     ret = ret < 0 ? ret : write_part(f, &at, f->l.l1, fill_l1);
-    return ret < 0 ? ret : write_part(f, &at, f->l.l2, fill_l2);
+    return ret < 0 ? ret : write_part(f, &at, f->l.l2, f->opts->extended_l2 ? fill_extended_l2 : fill_l2);
 }
 
 static int coroutine_fn write_header(Format *f, Error **errp)
@@ -191,7 +203,8 @@ static int coroutine_fn write_header(Format *f, Error **errp)
         .l1_size = f->l.l1_entries, .l1_offset = cluster_offset(f, 1 + f->l.reftable + f->l.blocks),
         .reftable_offset = cluster_offset(f, 1), .reftable_clusters = f->l.reftable,
         .refcount_order = o->refcount_order, .compression = o->compression,
-        .incompatible = o->compression ? QCOW2_INCOMPAT_COMPRESSION : 0,
+        .incompatible = (o->compression ? QCOW2_INCOMPAT_COMPRESSION : 0) |
+                        (o->extended_l2 ? QCOW2_INCOMPAT_EXTENDED_L2 : 0),
         .compatible = o->lazy_refcounts ? QCOW2_COMPAT_LAZY_REFCOUNTS : 0,
         .backing_file = (char *)o->backing_file, .backing_format = (char *)o->backing_format,
     };

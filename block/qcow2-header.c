@@ -97,9 +97,10 @@ static bool check_table(const char *what, uint64_t offset, uint64_t bytes, uint3
     return true;
 }
 
-uint64_t qcow2_l1_needed(uint32_t cluster_bits, uint64_t size)
+uint64_t qcow2_l1_needed(const Qcow2Header *hdr, uint64_t size)
 {
-    unsigned shift = 2 * cluster_bits - 3;
+    bool extended = hdr->incompatible & QCOW2_INCOMPAT_EXTENDED_L2;
+    unsigned shift = 2 * hdr->cluster_bits - (extended ? 4 : 3);
 
     return (size >> shift) + ((size & ((UINT64_C(1) << shift) - 1)) != 0);
 }
@@ -116,7 +117,13 @@ static bool check_sizes(const Qcow2Header *hdr, Error **errp)
                    hdr->size);
         return false;
     }
-    l1_needed = qcow2_l1_needed(hdr->cluster_bits, hdr->size);
+    if ((hdr->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) &&
+        hdr->cluster_bits < QCOW2_MIN_EXTENDED_CLUSTER_BITS) {
+        error_setg(errp, "The qcow2 header is invalid: extended L2 entries with clusters of %u bytes, "
+                   "at least %u are needed", cluster_size, 1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
+        return false;
+    }
+    l1_needed = qcow2_l1_needed(hdr, hdr->size);
     if (l1_bytes > QCOW2_MAX_L1_BYTES) {
         error_setg(errp,
                    "The qcow2 header is invalid: the active L1 table is too large (%" PRIu64

@@ -130,6 +130,7 @@ static int coroutine_fn read_part(const ReadPart *p)
 
     switch (p->map.type) {
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOCATED_ALLOC:
         ret = read_backing(p->bs, p->offset, p->map.bytes, p->qiov, p->qiov_offset);
         break;
     case QCOW2_ZERO_PLAIN:
@@ -140,7 +141,7 @@ static int coroutine_fn read_part(const ReadPart *p)
         ret = qcow2_read_file(p->bs, p->map.host, p->map.bytes, p->qiov, p->qiov_offset);
         break;
     case QCOW2_COMPRESSED_DATA:
-        ret = qcow2_read_compressed(p->bs, p->map.entry, qcow2_in_cluster(s, p->offset),
+        ret = qcow2_read_compressed(p->bs, p->map.desc, qcow2_in_cluster(s, p->offset),
                                     p->map.bytes, p->qiov, p->qiov_offset);
         break;
     }
@@ -218,24 +219,27 @@ static bool coroutine_fn backing_is_zero(BlockDriverState *bs, uint64_t offset, 
            bdrv_co_is_zero_fast(bs->backing->bs, offset, MIN(bytes, len - offset)) > 0;
 }
 
-/* Whether everything around the write is known to be zero without reading it. */
-static bool coroutine_fn around_is_zero(BlockDriverState *bs, const Qcow2Alloc *alloc,
-                                        uint64_t offset, uint64_t head, uint64_t end, uint64_t tail)
+/* Whether a part of a cluster is known to be zero without reading it. */
+static bool coroutine_fn range_is_zero(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
     Qcow2Mapping map;
 
-    if (alloc->reads_zero) {
-        return true;
-    }
-    for (int i = 0; i < 2; i++) {
-        uint64_t at = i ? end : offset - head, n = i ? tail : head;
-
-        if (n && (qcow2_map(bs, at, 1, &map) < 0 || map.type != QCOW2_UNALLOCATED ||
-                  !backing_is_zero(bs, at, n))) {
+    for (; bytes; offset += map.bytes, bytes -= map.bytes) {
+        if (qcow2_map(bs, offset, bytes, &map) < 0 ||
+            !(qcow2_is_zero(map.type) ||
+              (qcow2_is_backing(map.type) && backing_is_zero(bs, offset, map.bytes)))) {
             return false;
         }
     }
     return true;
+}
+
+/* The same of everything around a write. */
+static bool coroutine_fn around_is_zero(BlockDriverState *bs, const Qcow2Alloc *alloc,
+                                        uint64_t offset, uint64_t head, uint64_t end, uint64_t tail)
+{
+    return alloc->reads_zero ||
+           (range_is_zero(bs, offset - head, head) && range_is_zero(bs, end, tail));
 }
 
 /* The guest's data between @head and @tail bytes around it, in one write. */
@@ -286,8 +290,7 @@ static int coroutine_fn fill_clusters(const WritePart *p)
     Qcow2State *s = qcow2_state(p->bs);
     const Qcow2Alloc *alloc = p->map.alloc;
     uint64_t end = p->offset + p->map.bytes;
-    uint64_t head = p->offset - alloc->guest;
-    uint64_t tail = alloc->guest + (alloc->clusters << s->cluster_bits) - end;
+    uint64_t head = p->offset - alloc->fill_from, tail = alloc->fill_to - end;
     bool zero, done = !head && !tail;
     int ret = qcow2_overlap_check(p->bs, alloc->host, alloc->clusters << s->cluster_bits);
 
@@ -434,15 +437,19 @@ int coroutine_fn qcow2_co_pwritev(BlockDriverState *bs, int64_t offset, int64_t 
 static int coroutine_fn part_is_zero(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
     Qcow2Mapping map;
-    int ret = qcow2_map(bs, offset, bytes, &map);
 
-    if (ret < 0) {
-        return ret;
+    for (; bytes; offset += map.bytes, bytes -= map.bytes) {
+        int ret = qcow2_map(bs, offset, bytes, &map);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (!qcow2_is_zero(map.type) &&
+            !(qcow2_is_backing(map.type) && offset >= qcow2_backing_len(bs))) {
+            return 0;
+        }
     }
-    if (map.type == QCOW2_ZERO_PLAIN || map.type == QCOW2_ZERO_ALLOC) {
-        return 1;
-    }
-    return map.type == QCOW2_UNALLOCATED && offset >= qcow2_backing_len(bs);
+    return 1;
 }
 
 int coroutine_fn qcow2_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
@@ -514,6 +521,7 @@ int coroutine_fn qcow2_co_block_status(BlockDriverState *bs, bool want_zero, int
     *pnum = m.bytes;
     switch (m.type) {
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOCATED_ALLOC:
         return 0;
     case QCOW2_ZERO_PLAIN:
         return BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;

@@ -13,7 +13,7 @@
 /* A cache for all of the image is as large as makes sense. */
 static uint64_t useful_l2_bytes(const Qcow2State *s)
 {
-    return qcow2_clusters_up(s, s->hdr.size) * 8 + s->cluster_size;
+    return qcow2_clusters_up(s, s->hdr.size) * s->entry_bytes + s->cluster_size;
 }
 
 /* The file is about as long as the disk when all of it is written; it may become twice as long. */

@@ -213,7 +213,7 @@ int coroutine_fn qcow2_co_load_snapshot(BlockDriverState *bs, const char *id, Er
         error_setg(errp, "there is no snapshot with id %s", id);
         return -ENOENT;
     }
-    if (size > BDRV_MAX_LENGTH || snap->l1_size < qcow2_l1_needed(s->cluster_bits, size)) {
+    if (size > BDRV_MAX_LENGTH || snap->l1_size < qcow2_l1_needed(&s->hdr, size)) {
         error_setg(errp, "its L1 table of %u entries is too small for a disk of %" PRIu64 " bytes",
                    snap->l1_size, size);
         return -EINVAL;

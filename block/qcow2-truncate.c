@@ -18,12 +18,6 @@
 
 #define ZERO_BYTES (UINT64_C(1) << 20)
 
-static uint64_t l1_entries_for(const Qcow2State *s, uint64_t size)
-{
-    return qcow2_clusters_up(s, size) / (s->cluster_size / 8) +
-           (qcow2_clusters_up(s, size) % (s->cluster_size / 8) != 0);
-}
-
 /* ---- the L1 table ---- */
 
 static int coroutine_fn write_l1_location(BlockDriverState *bs, uint32_t n, uint64_t offset)
@@ -177,7 +171,8 @@ static int coroutine_fn preallocate_slice(BlockDriverState *bs, uint64_t offset,
         ret = reserve(bs, host, n << s->cluster_bits, zeroed, mode);
     }
     for (uint64_t i = 0; i < n && ret >= 0; i++) {
-        qcow2_replace_entry(s, slice, index + i, (host + (i << s->cluster_bits)) | QCOW2_COPIED,
+        qcow2_replace_entry(s, slice, index + i,
+                            qcow2_data_entry(s, host + (i << s->cluster_bits)),
                             QCOW2_DISCARD_NEVER);
     }
     qcow2_cache_put(&s->l2_cache, slice);
@@ -220,9 +215,10 @@ static int coroutine_fn zero_rest(BlockDriverState *bs, uint64_t from, uint64_t 
     if (from >= to) {
         return 0;
     }
-    ret = qcow2_map(bs, from, 1, &map);
-    if (ret < 0 || map.type == QCOW2_ZERO_PLAIN || map.type == QCOW2_ZERO_ALLOC ||
-        (map.type == QCOW2_UNALLOCATED && from >= qcow2_backing_len(bs))) {
+    ret = qcow2_map(bs, from, to - from, &map);
+    if (ret < 0 || (map.bytes == to - from &&
+                    (qcow2_is_zero(map.type) ||
+                     (qcow2_is_backing(map.type) && from >= qcow2_backing_len(bs))))) {
         return ret;
     }
     while (from < to && ret >= 0) {
@@ -269,7 +265,7 @@ static int coroutine_fn grow(BlockDriverState *bs, uint64_t old, uint64_t size,
     int ret;
 
     co_mutex_lock(&s->lock);
-    ret = grow_l1(bs, l1_entries_for(s, size), errp);
+    ret = grow_l1(bs, qcow2_l1_needed(&s->hdr, size), errp);
     co_mutex_unlock(&s->lock);
     if (ret == 0) {
         ret = zero_added(bs, old, size, flags & BDRV_REQ_ZERO_WRITE, errp);

@@ -73,8 +73,11 @@ static void derive_geometry(Qcow2State *s)
 {
     s->cluster_bits = s->hdr.cluster_bits;
     s->cluster_size = UINT32_C(1) << s->cluster_bits;
-    s->l2_bits = s->cluster_bits - 3;
-    s->slice_entries = MIN(s->cluster_size, MAX_SLICE_BYTES) / 8;
+    s->extended = s->hdr.incompatible & QCOW2_INCOMPAT_EXTENDED_L2;
+    s->entry_bytes = s->extended ? 16 : 8;
+    s->sub_bits = s->cluster_bits - (s->extended ? QCOW2_SUBCLUSTER_BITS : 0);
+    s->l2_bits = s->cluster_bits - (s->extended ? 4 : 3);
+    s->slice_entries = MIN(s->cluster_size, MAX_SLICE_BYTES) / s->entry_bytes;
     s->refblock_bits = s->cluster_bits + 3 - s->hdr.refcount_order;
     s->refcount_max = s->hdr.refcount_order == 6
                           ? UINT64_MAX
@@ -535,7 +538,7 @@ static int coroutine_fn qcow2_co_get_info(BlockDriverState *bs, BlockDriverInfo 
     Qcow2State *s = qcow2_state(bs);
 
     *info = (BlockDriverInfo) {
-        .cluster_size = s->cluster_size, .subcluster_size = s->cluster_size,
+        .cluster_size = s->cluster_size, .subcluster_size = UINT32_C(1) << s->sub_bits,
         .is_dirty = s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY,
     };
     return 0;
@@ -556,6 +559,8 @@ static ImageInfoSpecific *qcow2_get_specific_info(BlockDriverState *bs, Error **
         q->has_lazy_refcounts = q->has_corrupt = true;
         q->lazy_refcounts = s->hdr.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
         q->corrupt = s->hdr.incompatible & QCOW2_INCOMPAT_CORRUPT;
+        q->has_extended_l2 = true;
+        q->extended_l2 = s->extended;
         q->has_bitmaps = s->bitmaps->len;
         q->bitmaps = qcow2_bitmap_infos(bs);
     }

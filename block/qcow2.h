@@ -40,9 +40,14 @@
  *     0: none
  *     L2 entry: bit 63 copied, the same of the data; bit 62: compressed
  *         standard: bits 9 to 55: offset of the cluster, 0: none; bit 0 (version 3): reads as
- *         zeroes compressed, with x = 62 - (cluster bits - 8): bits 0 to x - 1: offset of the first
+ *         zeroes
+ *         compressed, with x = 62 - (cluster bits - 8): bits 0 to x - 1: offset of the first
  *         byte;
  *             bits x to 61: how many sectors of 512 bytes it touches after the first one
+ *     With the feature "extended L2 entries" an entry has 16 bytes, a table half as many, and bit 0
+ *     of the first 8 is 0. The others are a bitmap of the 32 subclusters of the cluster: bit n: the
+ *     n-th is there, bit 32 + n: it reads as zeroes, neither: it is the backing file's. 0 when
+ *     compressed.
  *
  * REFCOUNT TABLE -> REFCOUNT BLOCKS. Every cluster of the file has a count of what refers to it. A
  * block is one cluster of counts of 1 to 64 bits; those narrower than a byte begin at its lowest
@@ -75,6 +80,7 @@
 #define QCOW2_MAGIC 0x514649fbu
 #define QCOW2_MIN_CLUSTER_BITS 9
 #define QCOW2_MAX_CLUSTER_BITS 21
+#define QCOW2_MIN_EXTENDED_CLUSTER_BITS 14      /* a subcluster has a sector at least */
 #define QCOW2_HEADER_V2_BYTES 72
 #define QCOW2_HEADER_V3_MIN_BYTES 104
 #define QCOW2_HEADER_V3_BYTES 112       /* what is written */
@@ -108,7 +114,8 @@ enum {
 #define QCOW2_INCOMPAT_COMPRESSION (UINT64_C(1) << 3)
 #define QCOW2_INCOMPAT_EXTENDED_L2 (UINT64_C(1) << 4)
 #define QCOW2_INCOMPAT_KNOWN \
-    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION)
+    (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT | QCOW2_INCOMPAT_COMPRESSION | \
+     QCOW2_INCOMPAT_EXTENDED_L2)
 #define QCOW2_COMPAT_LAZY_REFCOUNTS (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS (UINT64_C(1) << 0)
 
@@ -177,7 +184,7 @@ typedef struct Qcow2Header {
 bool qcow2_header_parse(const uint8_t *buf, size_t len, Qcow2Header *hdr, Error **errp);
 void qcow2_header_clear(Qcow2Header *hdr);
 /* How many entries the L1 table needs for a disk of @size bytes. */
-uint64_t qcow2_l1_needed(uint32_t cluster_bits, uint64_t size);
+uint64_t qcow2_l1_needed(const Qcow2Header *hdr, uint64_t size);
 /* Write it to @buf, one cluster of zeroes. False with @errp set: it does not fit. */
 bool qcow2_header_serialize(const Qcow2Header *hdr, uint8_t *buf, Error **errp);
 /*
@@ -383,15 +390,54 @@ static inline unsigned qcow2_io_begin(Qcow2State *s);
 static inline void qcow2_io_end(Qcow2State *s, unsigned epoch);
 
 /*
- * qcow2-cluster.c
+ * qcow2-entry.c
  * -------------------------------------------------------------------------------------
  */
 
 typedef enum Qcow2ClusterType {
-    QCOW2_UNALLOCATED, QCOW2_ZERO_PLAIN, QCOW2_ZERO_ALLOC, QCOW2_NORMAL, QCOW2_COMPRESSED_DATA,
+    QCOW2_UNALLOCATED,                  /* the backing file's */
+    QCOW2_UNALLOCATED_ALLOC,            /* the same, and it has a place in the file */
+    QCOW2_ZERO_PLAIN,                   /* zeroes */
+    QCOW2_ZERO_ALLOC,                   /* the same, and it has a place in the file */
+    QCOW2_NORMAL, QCOW2_COMPRESSED_DATA,
 } Qcow2ClusterType;
 
-Qcow2ClusterType qcow2_entry_type(const Qcow2State *s, uint64_t entry);
+/* An L2 entry; the bitmap of one that is not extended is 0. */
+typedef struct Qcow2Entry {
+    uint64_t desc, bitmap;
+} Qcow2Entry;
+
+#define QCOW2_SUBCLUSTER_BITS 5         /* log2 of how many a cluster with an extended entry has */
+#define QCOW2_BITMAP_ALLOC_ALL UINT64_C(0x00000000ffffffff)
+#define QCOW2_BITMAP_ZERO_ALL UINT64_C(0xffffffff00000000)
+
+static inline bool qcow2_is_zero(Qcow2ClusterType type)
+{
+    return type == QCOW2_ZERO_PLAIN || type == QCOW2_ZERO_ALLOC;
+}
+
+static inline bool qcow2_is_backing(Qcow2ClusterType type)
+{
+    return type == QCOW2_UNALLOCATED || type == QCOW2_UNALLOCATED_ALLOC;
+}
+
+Qcow2Entry qcow2_entry_load(const Qcow2State *s, const void *table, unsigned index);
+void qcow2_entry_store(const Qcow2State *s, void *table, unsigned index, Qcow2Entry entry);
+/* Of the cluster as a whole: an extended entry has a place or not, or is compressed. */
+Qcow2ClusterType qcow2_entry_type(const Qcow2State *s, Qcow2Entry entry);
+Qcow2ClusterType qcow2_subcluster_type(const Qcow2State *s, Qcow2Entry entry, unsigned sub);
+/* All of the cluster is at @host, which is nobody else's. */
+Qcow2Entry qcow2_data_entry(const Qcow2State *s, uint64_t host);
+/* All of it reads as zeroes; @desc: the place that it has, with its flag, or 0. */
+Qcow2Entry qcow2_zero_entry(const Qcow2State *s, uint64_t desc);
+/* The range in the file that a compressed entry stands for. */
+void qcow2_compressed_range(const Qcow2State *s, uint64_t desc, uint64_t *host, uint32_t *bytes);
+uint64_t qcow2_compressed_desc(const Qcow2State *s, uint64_t host, uint32_t bytes);
+
+/*
+ * qcow2-cluster.c, qcow2-discard.c
+ * -------------------------------------------------------------------------------------
+ */
 
 /* Where a range of the disk is. */
 typedef struct Qcow2Mapping {
@@ -399,7 +445,7 @@ typedef struct Qcow2Mapping {
     uint64_t bytes;                     /* for so many bytes, in a row in the file */
     uint64_t host;                      /* of the first byte: NORMAL, ZERO_ALLOC */
     bool copied;                        /* of all of them */
-    uint64_t entry;                     /* COMPRESSED_DATA: the L2 entry */
+    uint64_t desc;                      /* COMPRESSED_DATA: of the L2 entry */
 } Qcow2Mapping;
 
 int coroutine_fn qcow2_map(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
@@ -414,6 +460,8 @@ struct Qcow2Alloc {
     bool reused;                        /* they were theirs before, hidden by the zero flag */
     bool host_zeroed;                   /* the file has zeroes there */
     bool reads_zero;                    /* the disk had zeroes there */
+    bool partly;                        /* only what is filled becomes visible, in whole subclusters */
+    uint64_t fill_from, fill_to;        /* so much of the disk must be filled */
     CoQueue waiters;
     Qcow2Alloc *prev, *next;
 };
@@ -447,11 +495,10 @@ uint64_t qcow2_clear_of_allocs(Qcow2State *s, uint64_t offset, uint64_t bytes);
 int coroutine_fn qcow2_slice_for_change(BlockDriverState *bs, uint64_t offset, Qcow2Slice **slice,
                                         unsigned *index);
 /* Put an entry into a slice and free later what the old one referred to. */
-void qcow2_replace_entry(Qcow2State *s, Qcow2Slice *slice, unsigned index, uint64_t entry,
+void qcow2_replace_entry(Qcow2State *s, Qcow2Slice *slice, unsigned index, Qcow2Entry entry,
                          Qcow2DiscardKind kind);
-/* The range in the file that a compressed entry stands for. */
-void qcow2_compressed_range(const Qcow2State *s, uint64_t entry, uint64_t *host, uint32_t *bytes);
-uint64_t qcow2_compressed_entry(const Qcow2State *s, uint64_t host, uint32_t bytes);
+/* Bytes of the disk that a slice of an L2 table stands for. */
+uint64_t qcow2_slice_span(const Qcow2State *s);
 
 /* Whole clusters; waits for those under way. */
 int coroutine_fn qcow2_zero_clusters(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
@@ -640,7 +687,7 @@ typedef struct Qcow2FormatOptions {
     uint64_t size;
     unsigned version, cluster_bits, refcount_order;
     int compression;
-    bool lazy_refcounts;
+    bool lazy_refcounts, extended_l2;
     PreallocMode preallocation;
     const char *backing_file, *backing_format;
 } Qcow2FormatOptions;
@@ -692,6 +739,9 @@ struct Qcow2State {
     Qcow2Header hdr;
     uint32_t cluster_size;
     unsigned cluster_bits, l2_bits;     /* log2 of the entries of an L2 table */
+    bool extended;                      /* L2 entries are */
+    unsigned entry_bytes;               /* of an L2 entry: 8 or 16 */
+    unsigned sub_bits;                  /* log2 of what a subcluster has; without them a cluster */
     unsigned slice_entries;             /* L2 entries of a slice, a power of two */
     unsigned refblock_bits;             /* log2 of the counts of a refcount block */
     uint64_t refcount_max;

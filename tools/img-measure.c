@@ -22,6 +22,7 @@
 #define DEFAULT_REFCOUNT_BITS 16
 #define L1_ENTRIES_MAX (32 * MiB / 8)
 #define TABLE_ENTRY_BYTES 8
+#define MIN_EXTENDED_CLUSTER_BYTES (16u << 10)
 /*
  * On disk: a table entry a bitmap's cluster; a directory entry of 24 bytes and a name, in units of
  * 8.
@@ -49,6 +50,7 @@ typedef struct Measure {
     bool has_bitmaps;
     /* Of qcow2. */
     uint64_t cluster, refcount_bits;
+    unsigned l2_entry_bytes;
     uint64_t data_bytes;        /* in whole clusters */
     int ret;
 } Measure;
@@ -70,7 +72,9 @@ static bool is_power_of_two(uint64_t n)
 static int read_qcow2_options(Measure *m, Error **errp)
 {
     const char *cluster = get_string(m->opts, "cluster_size"),
-               *bits = get_string(m->opts, "refcount_bits");
+               *bits = get_string(m->opts, "refcount_bits"),
+               *extended = get_string(m->opts, "extended_l2");
+    bool on = false;
 
     m->cluster = DEFAULT_CLUSTER_BYTES;
     m->refcount_bits = DEFAULT_REFCOUNT_BITS;
@@ -82,6 +86,15 @@ static int read_qcow2_options(Measure *m, Error **errp)
         error_setg(errp, "Cluster size must be a power of two between 512 and 2048k");
         return -1;
     }
+    if (extended && !parse_bool("extended_l2", extended, &on, errp)) {
+        return -1;
+    }
+    if (on && m->cluster < MIN_EXTENDED_CLUSTER_BYTES) {
+        error_setg(errp, "Extended L2 entries are only supported with cluster sizes of at least %u bytes",
+                   MIN_EXTENDED_CLUSTER_BYTES);
+        return -1;
+    }
+    m->l2_entry_bytes = on ? 2 * TABLE_ENTRY_BYTES : TABLE_ENTRY_BYTES;
     if (!is_power_of_two(m->refcount_bits) || m->refcount_bits > 64) {
         error_setg(errp, "Refcount width must be a power of two and may not exceed 64 bits");
         return -1;
@@ -106,7 +119,7 @@ static uint64_t refcount_clusters(const Measure *m, uint64_t clusters)
 static uint64_t full_qcow2_bytes(const Measure *m)
 {
     uint64_t data = round_up_u64(m->size, m->cluster) / m->cluster;
-    uint64_t l2 = round_up_u64(data * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
+    uint64_t l2 = round_up_u64(data * m->l2_entry_bytes, m->cluster) / m->cluster;
     uint64_t l1 = round_up_u64(l2 * TABLE_ENTRY_BYTES, m->cluster) / m->cluster;
     uint64_t clusters = 1 + l1 + l2 + data;
 
@@ -176,7 +189,7 @@ static int measure_qcow2(Measure *m, Error **errp)
         return -1;
     }
     m->size = round_up_u64(m->size, BDRV_SECTOR_BYTES);
-    if ((uint64_t)m->size > L1_ENTRIES_MAX * (m->cluster / TABLE_ENTRY_BYTES) * m->cluster) {
+    if ((uint64_t)m->size > L1_ENTRIES_MAX * (m->cluster / m->l2_entry_bytes) * m->cluster) {
         error_setg(errp, "The image size is too large (try using a larger cluster size)");
         return -1;
     }

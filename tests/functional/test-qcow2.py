@@ -115,6 +115,8 @@ OPTIONS = [
     ('refcount_bits=64',), ('lazy_refcounts=on',), ('compression_type=zstd',), ('preallocation=metadata',),
     ('preallocation=falloc',), ('preallocation=full',), ('cluster_size=512', 'refcount_bits=64'),
     ('cluster_size=512', 'compat=0.10'), ('cluster_size=1k', 'refcount_bits=1', 'preallocation=metadata'),
+    ('extended_l2=on', 'cluster_size=16k'), ('extended_l2=on',), ('extended_l2=on', 'preallocation=metadata'),
+    ('extended_l2=on', 'cluster_size=2M', 'compression_type=zstd'),
 ]
 
 
@@ -139,6 +141,8 @@ def test_options_of_ours(d):
             key, value = o.split('=')
             if key == 'refcount_bits':
                 assert data['refcount-bits'] == int(value), data
+            elif key == 'extended_l2':
+                assert data['extended-l2'] is True, data
             elif key == 'lazy_refcounts':
                 assert data['lazy-refcounts'] is True, data
             elif key == 'compression_type':
@@ -167,7 +171,9 @@ def test_create_refusals(d):
     fails('compat=0.10,refcount_bits=8', 'Refcounts of another width than 16 bits need')
     fails('compat=0.10,compression_type=zstd', 'Compression types other than zlib need')
     fails('compat=7', "Invalid compatibility level '7'")
-    fails('extended_l2=on', 'option extended_l2=on: The option is not supported for qcow2 images')
+    fails('extended_l2=on,cluster_size=8k', 'Extended L2 entries need clusters of at least 16384 bytes')
+    fails('extended_l2=on,compat=0.10', 'Extended L2 entries need a qcow2 image of version 3')
+    fails('encryption=on', 'option encryption=on: The option is not supported for qcow2 images')
     fails('backing_fmt=raw', 'A backing format cannot be given without a backing file')
     fails('backing_file=x,backing_fmt=raw,preallocation=full', 'cannot be used at the same time')
     p = subprocess.run([TOOL], input=f'create {d}/no.qcow2 64T cluster_size=512\n', stderr=subprocess.PIPE, text=True,
@@ -197,7 +203,8 @@ def test_backing(d):
     raw = f'{d}/base.raw'
     run('qemu-img', 'convert', '-O', 'raw', base, raw)
     for n, (size, options) in enumerate((('8M', ()), ('8M', ('cluster_size=512',)), ('3M', ()),
-                                         ('8M', ('compat=0.10',)), ('8M', ('cluster_size=2M',)))):
+                                         ('8M', ('compat=0.10',)), ('8M', ('cluster_size=2M',)),
+                                         ('8M', ('extended_l2=on', 'cluster_size=16k')), ('3M', ('extended_l2=on',)))):
         for backing in ((base, 'qcow2'), (raw, 'raw')):
             path = create(f'{d}/over{n}{backing[1]}.qcow2', size, *options, backing=backing)
             out = f'{d}/expect'
@@ -236,7 +243,7 @@ def test_compressed(d):
                     else bytes([i]) * 65536 if kind == 2 else rng.randbytes(512) * 128)
     for n, options in enumerate(('compression_type=zlib', 'compression_type=zstd', 'cluster_size=512',
                                  'cluster_size=2M', 'compression_type=zstd,cluster_size=4k', 'compat=0.10',
-                                 'refcount_bits=1')):
+                                 'refcount_bits=1', 'extended_l2=on', 'extended_l2=on,cluster_size=16k')):
         path = f'{d}/c{n}.qcow2'
         run('qemu-img', 'convert', '-c', '-O', 'qcow2', '-o', options, raw, path)
         out = f'{d}/out.raw'
@@ -248,7 +255,7 @@ def test_compressed(d):
 
 def test_compressing(d):
     for n, options in enumerate(('compression_type=zlib', 'compression_type=zstd', 'cluster_size=512',
-                                 'refcount_bits=1', 'compat=0.10')):
+                                 'refcount_bits=1', 'compat=0.10', 'extended_l2=on')):
         path = f'{d}/w{n}.qcow2'
         tool(f'create {path} 8M {options}')
         tool('compress 0 4M 0x41\ncompress 4M 4M 0x42\nread 0 4M 0x41\nread 4M 4M 0x42', path)
@@ -270,7 +277,8 @@ def test_compressing(d):
 
 def test_snapshots(d):
     for n, options in enumerate(((), ('compat=0.10',), ('cluster_size=4k', 'refcount_bits=8'),
-                                 ('compression_type=zstd',), ('cluster_size=512', 'refcount_bits=64'))):
+                                 ('compression_type=zstd',), ('cluster_size=512', 'refcount_bits=64'),
+                                 ('extended_l2=on', 'cluster_size=16k'))):
         path = create(f'{d}/s{n}.qcow2', '6M', *options)
         io(path, 'write -P 1 0 3M', 'write -c -P 2 3M 64k', 'write -z 4M 64k')
         run('qemu-img', 'snapshot', '-c', 'first', path)
@@ -374,7 +382,9 @@ def test_refusals(d):
         message = tool_fails('read 0 512', path, *options)
         assert text in message, message
 
-    refused(create(f'{d}/x.qcow2', '1M', 'extended_l2=on', 'cluster_size=64k'), "'extended L2 entries'")
+    path = create(f'{d}/x.qcow2', '1M', 'extended_l2=on', 'cluster_size=16k')
+    patch(path, 20, struct.pack('>I', 13))
+    refused(path, 'extended L2 entries with clusters of 8192 bytes, at least 16384 are needed')
     refused(create(f'{d}/e.qcow2', '1M', f'data_file={d}/e.data'), "'external data file'")
     # qemu-img cannot always make one: it measures the processor's speed first, which a busy host keeps it from.
     path = create(f'{d}/l.qcow2', '1M')
@@ -470,6 +480,40 @@ def test_broken_entries(d):
     patch(path, peek(path, 40, 'Q')[0], struct.pack('>Q', COPIED | 1 << 50))
     assert 'read: ' in tool_fails('read 0 64k', path, '-r')
     assert check_numbers(path, '-r')['corruptions'] >= 1
+
+
+def test_broken_subclusters(d):
+    for at, bits, words in ((8, 1 << 32 | 1, 'a subcluster that is there and reads as zeroes'),
+                            (24, 1, 'subclusters that are nowhere')):
+        path = create(f'{d}/s{at}.qcow2', '1M', 'extended_l2=on')
+        tool('write 0 64k 1', path)
+        patch(path, l2_table(path) + at, struct.pack('>Q', bits))
+        p = subprocess.run([TOOL, '-u', '-r', path], input='check\n', stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True, timeout=DEADLINE_S)
+        assert words in p.stderr, p.stderr
+        numbers = check_numbers(path, '-c', fix='all')
+        assert numbers['corruptions'] == 0 and numbers['corruptions-fixed'] >= 1, numbers
+        check(path)
+
+
+def test_subclusters(d):
+    """A small write into a large cluster copies no more than a subcluster, and the rest stays the backing file's."""
+    base = f'{d}/base.raw'
+    with open(base, 'wb') as f:
+        f.write(b'\x07' * (8 * MIB))
+    path = create(f'{d}/x.qcow2', '8M', 'extended_l2=on', 'cluster_size=2M', backing=(base, 'raw'))
+    size = os.stat(path).st_blocks
+    tool('write 3M 1k 1\nwrite 4M 64k 2\nwrite 4160k 100 3', path)
+    check(path)
+    # Two subclusters of 64 KiB and one that is written as a whole, and tables.
+    assert (os.stat(path).st_blocks - size) * 512 <= 3 * 64 * KIB + 64 * KIB, os.stat(path)
+    extents = json.loads(run('qemu-img', 'map', '--output=json', path))
+    ours = [(e['start'], e['length']) for e in extents if e['depth'] == 0]
+    assert ours == [(3 * MIB, 64 * KIB), (4 * MIB, 128 * KIB)], extents
+    tool('read 0 3M 7\nread 3M 1k 1\nread 3073k 1023k 7\nread 4M 64k 2\nread 4160k 100 3\nread 4224k 3968k 7', path, '-r')
+    # Several writers into subclusters of one cluster at a time.
+    tool('bench-write 4k 32 8M\nread 0 8M 0x5a', path)
+    check(path)
 
 
 def test_wrong_refcounts(d):
@@ -667,7 +711,8 @@ def crash_once(d, n, options, tool_options=(), backing=False):
 
 def test_crashes(d):
     kinds = (((), (), False), (('cluster_size=512',), (), False), ((), (), True),
-             (('lazy_refcounts=on',), (), False), (('cluster_size=4k',), ('-d', '-O', 'cache-size=128k'), True))
+             (('lazy_refcounts=on',), (), False), (('extended_l2=on', 'cluster_size=16k'), (), True),
+             (('extended_l2=on',), (), False), (('cluster_size=4k',), ('-d', '-O', 'cache-size=128k'), True))
     for n in range(100 if SLOW else 10):
         options, tool_options, backing = kinds[n % len(kinds)]
         crash_once(d, n, options, tool_options, backing)

@@ -240,7 +240,8 @@ static void test_command_line(void)
 
     g_assert_cmpint(o->mode, ==, NBD_TOOL_SERVE);
     g_assert_cmpstr(o->image, ==, "img");
-    g_assert_true(!o->socket && !o->bind && !o->port && !o->format && !o->export_name);
+    g_assert_true(!o->socket && !o->bind && !o->port && !o->format && !o->export_name &&
+                  !o->snapshot);
     g_assert_cmpuint(o->shared, ==, 1);
     g_assert_cmpuint(o->handshake_seconds, ==, 10);
     g_assert_true(!o->read_only && !o->persistent && !o->fork && !o->discard_unmap &&
@@ -298,7 +299,9 @@ static void test_command_line_bad(void)
                             "writethrough, none, directsync or unsafe" },
         { "-n --cache=none a", "--cache: -n and --cache can only be given once" },
         { "--discard=maybe a", "--discard: 'maybe' is neither 'ignore' nor 'unmap'" },
-        { "-l snap a", "--load-snapshot: internal snapshots cannot be served" },
+        { "-l snap -o 512 a", "--load-snapshot and --offset do not go together" },
+        { "-l snap -B b a",
+          "--load-snapshot and --bitmap do not go together: bitmaps are not about a snapshot" },
         { "-e x a", NULL },
         { "-e -1 a", NULL },
         { "-e 99999999999 a", NULL },

@@ -355,7 +355,7 @@ static void test_compressed_entries(void)
             uint32_t want = 1 + host % (s.cluster_size - 1), got;
             uint64_t at;
 
-            qcow2_compressed_range(&s, qcow2_compressed_entry(&s, host, want), &at, &got);
+            qcow2_compressed_range(&s, qcow2_compressed_desc(&s, host, want), &at, &got);
             g_assert_cmpuint(at, ==, host);
             /* Up to the end of a sector. */
             g_assert_cmpuint(got, >=, want);
