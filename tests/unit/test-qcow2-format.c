@@ -11,6 +11,7 @@
 #include "block/qcow2.h"
 #include "tests/unit/block-harness.h"
 #include "util/bswap.h"
+#include "util/zero.h"
 
 #define CLUSTER 65536
 
@@ -106,7 +107,7 @@ static const BadField bad_fields[] = {
     { QCOW2_AT_COMPRESSION, 1, 2, "*unknown method (2)" },
     { QCOW2_AT_INCOMPATIBLE, 8, 8, "*compression type 0 with*" },
     { QCOW2_AT_INCOMPATIBLE, 8, 4, "*'external data file'" },
-    { QCOW2_AT_INCOMPATIBLE, 8, 16, "*'extended L2 entries'" },
+    { QCOW2_AT_INCOMPATIBLE, 8, 16, "*L1 table has 2 entries, and the disk needs 4" },
     { QCOW2_AT_INCOMPATIBLE, 8, UINT64_C(1) << 63 | 4,
       "*'external data file', incompatible feature bit 63" },
     { QCOW2_AT_BACKING_OFFSET, 8, CLUSTER - 4, "*name of the backing file*" },
@@ -365,6 +366,45 @@ static void test_compressed_entries(void)
     }
 }
 
+/* One entry of each form, and what it says of its subclusters. */
+static void test_subclusters(void)
+{
+    Qcow2State s = { .hdr.version = 3, .cluster_bits = 16, .cluster_size = 1 << 16,
+                     .extended = true, .entry_bytes = 16, .sub_bits = 11 };
+    const struct {
+        uint64_t desc, bitmap;
+        Qcow2ClusterType first, last;
+    } rows[] = {
+        { 0, 0, QCOW2_UNALLOCATED, QCOW2_UNALLOCATED },
+        { 0x50000, 0, QCOW2_UNALLOCATED_ALLOC, QCOW2_UNALLOCATED_ALLOC },
+        { 0x50000, 1, QCOW2_NORMAL, QCOW2_UNALLOCATED_ALLOC },
+        { 0x50000, UINT64_C(1) << 63 | 1, QCOW2_NORMAL, QCOW2_ZERO_ALLOC },
+        { 0, UINT64_C(1) << 63, QCOW2_UNALLOCATED, QCOW2_ZERO_PLAIN },
+        { 0, QCOW2_BITMAP_ZERO_ALL, QCOW2_ZERO_PLAIN, QCOW2_ZERO_PLAIN },
+        { QCOW2_COMPRESSED | 0x50000, 0, QCOW2_COMPRESSED_DATA, QCOW2_COMPRESSED_DATA },
+    };
+    uint8_t table[64] = { 0 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Qcow2Entry entry = { .desc = rows[i].desc, .bitmap = rows[i].bitmap };
+
+        g_assert_cmpint(qcow2_subcluster_type(&s, entry, 0), ==, rows[i].first);
+        g_assert_cmpint(qcow2_subcluster_type(&s, entry, 31), ==, rows[i].last);
+    }
+    qcow2_entry_store(&s, table, 1, qcow2_data_entry(&s, 0x70000));
+    g_assert_cmpuint(ldq_be_p(table + 16), ==, QCOW2_COPIED | 0x70000);
+    g_assert_cmpuint(ldq_be_p(table + 24), ==, 0xffffffff);
+    g_assert_cmpuint(qcow2_entry_load(&s, table, 1).bitmap, ==, 0xffffffff);
+    g_assert_true(buffer_is_zero(table, 16) && buffer_is_zero(table + 32, 32));
+    s.extended = false;
+    s.entry_bytes = 8;
+    qcow2_entry_store(&s, table, 4, qcow2_zero_entry(&s, 0));
+    g_assert_cmpuint(ldq_be_p(table + 32), ==, QCOW2_ZERO);
+    g_assert_cmpint(qcow2_subcluster_type(&s, qcow2_entry_load(&s, table, 4), 0), ==,
+                    QCOW2_ZERO_PLAIN);
+    g_assert_true(buffer_is_zero(table + 40, 24));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -379,5 +419,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/bitmap-entries", test_bitmap_entries);
     g_test_add_func("/qcow2/compression", test_compression);
     g_test_add_func("/qcow2/compressed-entries", test_compressed_entries);
+    g_test_add_func("/qcow2/subclusters", test_subclusters);
     return g_test_run();
 }
