@@ -14,11 +14,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <linux/fs.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/fd-resolver.h"
+#include "util/cutils.h"
 #include "util/thread-pool.h"
 
 #define FILL_BYTES (1024 * 1024)
@@ -230,19 +233,38 @@ int coroutine_fn file_co_truncate(BlockDriverState *bs, int64_t offset, bool exa
  */
 
 const BdrvCreateOption file_create_options[] = {
+    { "extent_size_hint", "Bytes that the file system shall allocate at a time, where it takes that "
+      "hint; 0: as it likes", "0" },
+    { "nocow", "Ask the file system (btrfs) not to copy on write", "off" },
     { "preallocation", "off: no space is allocated; falloc: the file system is asked for it; full: "
       "zeroes are written", "off" },
     { NULL, NULL, NULL },
 };
 
-static int check_create(const char *filename, uint64_t size, PreallocMode prealloc, Error **errp)
+/* What is asked of a new file. */
+typedef struct NewFile {
+    const char *filename;
+    uint64_t size;
+    PreallocMode preallocation;
+    uint64_t extent_size_hint;          /* 0: none */
+    bool nocow;
+} NewFile;
+
+static int check_create(const NewFile *f, Error **errp)
 {
-    if (size > BDRV_MAX_LENGTH) {
+    const char *filename = f->filename;
+
+    if (f->size > BDRV_MAX_LENGTH) {
         error_setg(errp, "Could not create '%s': a length of %" PRIu64 " bytes is too large",
-                   filename, size);
+                   filename, f->size);
         return -EFBIG;
     }
-    if (prealloc == PREALLOC_MODE_METADATA) {
+    if (f->extent_size_hint > UINT32_MAX) {
+        error_setg(errp, "Could not create '%s': an extent size hint of %" PRIu64
+                   " bytes is too large", filename, f->extent_size_hint);
+        return -EINVAL;
+    }
+    if (f->preallocation == PREALLOC_MODE_METADATA) {
         error_setg(errp,
                    "Could not create '%s': preallocation mode 'metadata' is for formats, not files",
                    filename);
@@ -267,29 +289,46 @@ static int open_for_create(const char *filename, bool *is_new, Error **errp)
     return fd;
 }
 
-static int coroutine_fn co_fill_new_file(int fd, const char *filename, int64_t size,
-                                         PreallocMode prealloc, Error **errp)
+/* Hints, to an empty file: a file system that does not know them does as it always does. */
+static void give_hints(int fd, const NewFile *f)
+{
+    struct fsxattr attr;
+    int flags;
+
+    if (f->nocow && ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_NOCOW_FL;
+        ioctl(fd, FS_IOC_SETFLAGS, &flags);
+    }
+    if (f->extent_size_hint && ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
+        attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attr.fsx_extsize = f->extent_size_hint;
+        ioctl(fd, FS_IOC_FSSETXATTR, &attr);
+    }
+}
+
+static int coroutine_fn co_fill_new_file(int fd, const NewFile *f, Error **errp)
 {
     int ret = co_resize_fd(fd, 0, PREALLOC_MODE_OFF, errp);
 
     if (ret == 0) {
-        ret = co_resize_fd(fd, size, prealloc, errp);
+        give_hints(fd, f);
+        ret = co_resize_fd(fd, f->size, f->preallocation, errp);
     }
     if (ret < 0) {
-        error_prepend(errp, "Could not create '%s': ", filename);
+        error_prepend(errp, "Could not create '%s': ", f->filename);
     }
     return ret;
 }
 
-static int coroutine_fn co_create_file(const char *filename, uint64_t size, PreallocMode prealloc,
-                                       Error **errp)
+static int coroutine_fn co_create_file(const NewFile *f, Error **errp)
 {
+    const char *filename = f->filename;
     FileLocks locks = { 0 };
     struct stat st;
     bool is_new;
     int fd, ret;
 
-    ret = check_create(filename, size, prealloc, errp);
+    ret = check_create(f, errp);
     if (ret < 0) {
         return ret;
     }
@@ -305,7 +344,7 @@ static int coroutine_fn co_create_file(const char *filename, uint64_t size, Prea
                                   BLK_PERM_ALL & ~BLK_PERM_RESIZE, errp) < 0) {
         ret = -EAGAIN;
     } else {
-        ret = co_fill_new_file(fd, filename, size, prealloc, errp);
+        ret = co_fill_new_file(fd, f, errp);
     }
     if (ret < 0 && is_new) {
         unlink(filename);
@@ -318,53 +357,70 @@ static int coroutine_fn co_create_file(const char *filename, uint64_t size, Prea
 int coroutine_fn file_co_create(BlockdevCreateOptions *opts, Error **errp)
 {
     const BlockdevCreateOptionsFile *file = &opts->u.file;
+    NewFile f = {
+        .filename = file->filename, .size = file->size,
+        .preallocation = file->has_preallocation ? file->preallocation : PREALLOC_MODE_OFF,
+        .extent_size_hint = file->has_extent_size_hint ? file->extent_size_hint : 0,
+        .nocow = file->has_nocow && file->nocow,
+    };
 
-    return co_create_file(file->filename, file->size,
-                          file->has_preallocation ? file->preallocation : PREALLOC_MODE_OFF, errp);
+    return co_create_file(&f, errp);
 }
 
-/* The preallocation that is asked for, or -1. */
-static int parse_create_opts(const char *filename, struct json_object *opts, Error **errp)
+static bool parse_create_opt(NewFile *f, const char *key, const char *value, Error **errp)
 {
-    int mode = PREALLOC_MODE_OFF;
+    int mode;
 
+    if (strcmp(key, "extent_size_hint") == 0) {
+        return parse_size(value, &f->extent_size_hint, errp);
+    }
+    if (strcmp(key, "nocow") == 0) {
+        return parse_bool(key, value, &f->nocow, errp);
+    }
+    if (strcmp(key, "preallocation") == 0) {
+        mode = qapi_enum_parse(&PreallocMode_lookup, value, -1, errp);
+        f->preallocation = MAX(mode, 0);
+        return mode >= 0;
+    }
+    error_setg(errp, "this is no parameter of a file");
+    return false;
+}
+
+static bool parse_create_opts(NewFile *f, struct json_object *opts, Error **errp)
+{
     if (!opts) {
-        return mode;
+        return true;
     }
     json_object_object_foreach(opts, key, value) {
-        if (strcmp(key, "preallocation") != 0) {
-            error_setg(errp, "Could not create '%s': invalid parameter '%s'", filename, key);
-            return -1;
-        }
-        mode = qapi_enum_parse(&PreallocMode_lookup, json_object_get_string(value), -1, errp);
-        if (mode < 0) {
-            error_prepend(errp, "Could not create '%s': preallocation: ", filename);
-            return -1;
+        if (!parse_create_opt(f, key, json_object_get_string(value), errp)) {
+            error_prepend(errp, "Could not create '%s': %s: ", f->filename, key);
+            return false;
         }
     }
-    return mode;
+    return true;
 }
 
 int coroutine_fn file_co_create_opts(const char *filename, uint64_t size, struct json_object *opts,
                                      Error **errp)
 {
-    int mode = parse_create_opts(filename, opts, errp);
+    NewFile f = { .filename = filename, .size = size, .preallocation = PREALLOC_MODE_OFF };
 
-    return mode < 0 ? -EINVAL : co_create_file(filename, size, mode, errp);
+    return parse_create_opts(&f, opts, errp) ? co_create_file(&f, errp) : -EINVAL;
 }
 
 /* A device is there already: what was in it must not be taken for an image of some format. */
 int coroutine_fn host_device_co_create_opts(const char *filename, uint64_t size,
                                             struct json_object *opts, Error **errp)
 {
-    int mode = parse_create_opts(filename, opts, errp), fd, ret;
+    NewFile f = { .filename = filename, .size = size, .preallocation = PREALLOC_MODE_OFF };
     FileLocks locks = { 0 };
     int64_t length;
+    int fd, ret;
 
-    if (mode < 0) {
+    if (!parse_create_opts(&f, opts, errp)) {
         return -EINVAL;
     }
-    if (mode != PREALLOC_MODE_OFF) {
+    if (f.preallocation != PREALLOC_MODE_OFF) {
         error_setg(errp, "Could not create '%s': a device cannot be preallocated", filename);
         return -ENOTSUP;
     }

@@ -150,13 +150,99 @@ static BlockdevOptions *parse_nbd_uri(const char *name, Error **errp)
     return nbd_options(inet_address(g_uri_get_host(uri), port), export_name);
 }
 
-static BlockdevOptions *parse_json(const char *text, Error **errp)
+/* Member @key of @obj, an object, made when it is not there; NULL with @errp set. */
+static struct json_object *member_object(struct json_object *obj, const char *key, Error **errp)
+{
+    struct json_object *member;
+
+    if (!json_object_object_get_ex(obj, key, &member)) {
+        member = json_object_new_object();
+        json_object_object_add(obj, key, member);
+    }
+    if (!json_object_is_type(member, json_type_object)) {
+        error_setg(errp, "'%s' is given as a whole and in parts", key);
+        return NULL;
+    }
+    return member;
+}
+
+/* "a.b.c": x becomes a: { b: { c: x } }. The caller's reference to @value is taken. */
+static bool add_nested(struct json_object *obj, const char *key, struct json_object *value,
+                       Error **errp)
+{
+    g_auto(GStrv) parts = g_strsplit(key, ".", -1);
+    unsigned n = g_strv_length(parts);
+
+    for (unsigned i = 0; obj && i + 1 < n; i++) {
+        obj = member_object(obj, parts[i], errp);
+    }
+    if (obj && json_object_object_get_ex(obj, parts[n - 1], NULL)) {
+        error_setg(errp, "'%s' is given twice", key);
+        obj = NULL;
+    }
+    if (!obj) {
+        json_object_put(value);
+        return false;
+    }
+    json_object_object_add(obj, parts[n - 1], value);
+    return true;
+}
+
+/* JSON may have dotted keys, too, at its top, as the command line has. */
+static bool nest_dotted_keys(struct json_object *obj, Error **errp)
+{
+    g_autoptr(GPtrArray) dotted = g_ptr_array_new_with_free_func(g_free);
+
+    if (!json_object_is_type(obj, json_type_object)) {
+        return true;                    /* the visitor says what it is not */
+    }
+    json_object_object_foreach(obj, key, unused) {
+        if (strchr(key, '.')) {
+            g_ptr_array_add(dotted, g_strdup(key));
+        }
+    }
+    for (guint i = 0; i < dotted->len; i++) {
+        const char *name = dotted->pdata[i];
+        struct json_object *value = json_object_get(json_object_object_get(obj, name));
+
+        json_object_object_del(obj, name);
+        if (strlen(name) > KEYVAL_KEY_MAX_CHARS) {
+            error_setg(errp, "a key is longer than %d characters", KEYVAL_KEY_MAX_CHARS);
+            json_object_put(value);
+            return false;
+        }
+        if (!add_nested(obj, name, value, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* JSON text as an object in which every node below says its driver; NULL with @errp set. */
+static struct json_object *parse_json_text(const char *text, Error **errp)
 {
     struct json_object *obj;
+
+    if (json_parse_text(text, &obj, errp) < 0) {
+        return NULL;
+    }
+    if (!nest_dotted_keys(obj, errp)) {
+        json_object_put(obj);
+        return NULL;
+    }
+    if (json_object_is_type(obj, json_type_object)) {
+        bdrv_imply_file_drivers(obj);
+    }
+    return obj;
+}
+
+static BlockdevOptions *parse_json(const char *text, Error **errp)
+{
+    struct json_object *obj = parse_json_text(text, errp);
     BlockdevOptions *opts = NULL;
     Visitor *v;
 
-    if (json_parse_text(text, &obj, errp) < 0) {
+    if (!obj) {
         error_prepend(errp, "json: ");
         return NULL;
     }
@@ -337,28 +423,54 @@ void bdrv_imply_file_drivers(struct json_object *obj)
 }
 
 /* JSON has its types, key=value text is all strings. */
-static Visitor *text_visitor(const char *text, struct json_object **obj, Error **errp)
+static BlockdevOptions *visit_description(struct json_object *obj, bool json, Error **errp)
 {
-    if (text[0] == '{') {
-        return json_parse_text(text, obj, errp) < 0 ? NULL : json_input_visitor_new(*obj);
+    Visitor *v = json ? json_input_visitor_new(obj) : json_input_visitor_new_keyval(obj);
+    BlockdevOptions *opts = NULL;
+
+    visit_type_BlockdevOptions(v, NULL, &opts, errp);
+    visit_free(v);
+    return opts;
+}
+
+/* A description of what holds an image, and not of its format: look into it. */
+static bool find_format(struct json_object *obj, bool json, Error **errp)
+{
+    g_autoptr(BlockdevOptions) protocol = NULL;
+    struct json_object *file;
+    const char *format;
+
+    if (!json_object_is_type(obj, json_type_object) ||
+        json_object_object_get_ex(obj, "driver", NULL) ||
+        !json_object_object_get_ex(obj, "file", &file) ||
+        !json_object_is_type(file, json_type_object)) {
+        return true;
     }
-    *obj = keyval_parse(text, "driver", NULL, errp);
-    if (!*obj) {
-        return NULL;
+    protocol = visit_description(file, json, errp);
+    format = protocol ? probe_node(protocol, errp) : NULL;
+    if (!format) {
+        error_prepend(errp, "file: ");
+        return false;
     }
-    bdrv_imply_file_drivers(*obj);
-    return json_input_visitor_new_keyval(*obj);
+    json_object_object_add(obj, "driver", json_object_new_string(format));
+    return true;
 }
 
 BlockdevOptions *bdrv_options_from_text(const char *text, Error **errp)
 {
-    struct json_object *obj = NULL;
+    bool json = text[0] == '{';
+    struct json_object *obj = json ? parse_json_text(text, errp)
+                                   : keyval_parse(text, "driver", NULL, errp);
     BlockdevOptions *opts = NULL;
-    Visitor *v = text_visitor(text, &obj, errp);
 
-    if (v) {
-        visit_type_BlockdevOptions(v, NULL, &opts, errp);
-        visit_free(v);
+    if (!obj) {
+        return NULL;
+    }
+    if (!json) {
+        bdrv_imply_file_drivers(obj);
+    }
+    if (find_format(obj, json, errp)) {
+        opts = visit_description(obj, json, errp);
     }
     json_object_put(obj);
     return opts;

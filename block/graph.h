@@ -57,8 +57,9 @@ BlockdevOptions *bdrv_options_for_file(const char *filename, const char *format,
  * @text: KEY=VALUE,... or JSON, as --image-opts takes it; the first value may be a driver's name
  * alone
  *
- * Returns: the description; NULL with @errp set. In key=value text what has a filename and no
- * driver is a file, or a host device.
+ * Returns: the description; NULL with @errp set. What has a filename and no driver is a file, or a
+ * host device; at the top, where a child "file" is described and no driver, the format is what that
+ * file looks like. JSON may have dotted keys at its top.
  */
 BlockdevOptions *bdrv_options_from_text(const char *text, Error **errp);
 /* The same for the members of @obj, whose values are text: "driver" is added where it is implied. */

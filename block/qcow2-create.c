@@ -201,7 +201,7 @@ static bool check_format(const Qcow2FormatOptions *f, Error **errp)
                    1u << QCOW2_MIN_EXTENDED_CLUSTER_BITS);
         return false;
     }
-    return check_v2(f, errp) && check_backing(f, errp);
+    return check_v2(f, errp) && check_backing(f, errp) && qcow2_format_possible(f, errp);
 }
 
 int coroutine_fn qcow2_co_create(BlockdevCreateOptions *opts, Error **errp)

@@ -266,6 +266,13 @@ static int coroutine_fn format_file(Format *f, Error **errp)
     return ret;
 }
 
+bool qcow2_format_possible(const Qcow2FormatOptions *opts, Error **errp)
+{
+    Layout l;
+
+    return plan(opts, opts->preallocation != PREALLOC_MODE_OFF, &l, errp);
+}
+
 int coroutine_fn qcow2_format(BdrvChild *file, const Qcow2FormatOptions *opts, Error **errp)
 {
     Format f = { .file = file, .opts = opts };

@@ -692,6 +692,8 @@ typedef struct Qcow2FormatOptions {
     const char *backing_file, *backing_format;
 } Qcow2FormatOptions;
 
+/* Whether there can be such an image; false with @errp set. */
+bool qcow2_format_possible(const Qcow2FormatOptions *opts, Error **errp);
 /* Write an empty image to @file, whose content is gone then. 0 or -1 with @errp set. */
 int coroutine_fn qcow2_format(BdrvChild *file, const Qcow2FormatOptions *opts, Error **errp);
 /*

@@ -96,6 +96,11 @@ def test_create_messages():
         if message:
             fails(result, 'ferry-img: ' + message)
         assert result.status == 1 and result.out == '' and not os.path.exists(path('z')), result
+    # What cannot be made leaves what is there.
+    before = read('x')
+    fails(ferry('create', '-q', '-f', 'qcow2', 'x', '7E'), "ferry-img: x: Could not create 'x': The image is too large "
+          "for a cluster size of 65536 bytes (2251799813685248 bytes at most)")
+    assert read('x') == before
 
 
 def test_create_elsewhere():

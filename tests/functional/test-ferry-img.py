@@ -159,6 +159,14 @@ def test_create():
     out = must(ferry('create', '-o', 'preallocation=falloc', 'x', '64k'))
     assert out == "Formatting 'x', fmt=raw size=65536 preallocation=falloc\n", out
     assert allocated('x') >= 64 * KIB
+    # Hints, which a file system takes or not.
+    must(ferry('create', '-q', '-o', 'nocow=on,extent_size_hint=1M', 'x', '64k'))
+    assert os.path.getsize(path('x')) == 64 * KIB
+    fails(ferry('create', '-q', '-o', 'extent_size_hint=8G', 'x', '1k'),
+          "ferry-img: x: Could not create 'x': an extent size hint of 8589934592 bytes is too large")
+    fails(ferry('create', '-q', '-o', 'nocow=maybe', 'x', '1k'),
+          "ferry-img: x: Could not create 'x': nocow: Parameter 'nocow' expects 'on' or 'off', not 'maybe'")
+    assert os.path.getsize(path('x')) == 64 * KIB
     must(ferry('create', '-q', '-o', 'size=2M', 'y'))
     assert os.path.getsize(path('y')) == 2 * MIB
     must(ferry('create', '-q', 'file:a:b', '1k'))
@@ -194,6 +202,24 @@ def test_info():
     assert part['virtual-size'] == MIB
     name = 'json:{"driver":"raw","file":{"driver":"file","filename":"x"}}'
     assert as_json(ferry('info', '--output=json', name))['virtual-size'] == 10 * MIB
+    # Keys with dots in JSON, and a format that is looked up.
+    for text in ('{"driver":"raw","file.driver":"file","file.filename":"x"}', '{"driver":"raw","file.filename":"x"}',
+                 f'{{"driver":"raw","offset":{MIB},"size":{MIB},"file":{{"driver":"file"}},"file.filename":"x"}}'):
+        size = MIB if 'size' in text else 10 * MIB
+        assert as_json(ferry('info', '--output=json', 'json:' + text))['virtual-size'] == size
+        assert as_json(ferry('info', '--output=json', '--image-opts', text))['virtual-size'] == size
+    must(ferry('create', '-q', '-f', 'qcow2', 'q', '1M'))
+    for image, fmt in (('x', 'raw'), ('q', 'qcow2')):
+        for text in (f'file.filename={image}', f'file.driver=file,file.filename={image}',
+                     f'{{"file":{{"driver":"file","filename":"{image}"}}}}'):
+            assert as_json(ferry('info', '--output=json', '--image-opts', text))['format'] == fmt, text
+    for text, message in (('{"file":"x","file.filename":"x"}', "'file' is given as a whole and in parts"),
+                          ('{"driver":"raw","file":{"filename":"x"},"file.filename":"x"}',
+                           "'file.filename' is given twice"),
+                          ('{"driver":"raw","' + 'a.' * 200 + 'b":1}', 'a key is longer than 255 characters'),
+                          ('{"file":{"filename":"absent"}}',
+                           "file: Could not open 'absent': No such file or directory")):
+        fails(ferry('info', '--image-opts', text), f"ferry-img: Could not open '{text}': {message}")
     fails(ferry('info', 'absent'), "ferry-img: Could not open 'absent': No such file or directory")
     fails(ferry('info', '-f', 'odd', 'x'), "ferry-img: Could not open 'x': Unknown driver 'odd'")
     fails(ferry('info', 'odd:x'), "ferry-img: Could not open 'odd:x': Unknown protocol 'odd' in 'odd:x' (for a file with "
