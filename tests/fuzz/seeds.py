@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 
-MAX_LEN = {"fuzz-qmp": 4096, "fuzz-qcow2": 1 << 15, "fuzz-migration-load": 1 << 16, "fuzz-nbd-options": 4096,
+MAX_LEN = {"fuzz-qmp": 4096, "fuzz-qcow2": 1 << 17, "fuzz-migration-load": 1 << 16, "fuzz-nbd-options": 4096,
            "fuzz-nbd-requests": 8192}
 
 QMP = [
@@ -126,7 +126,7 @@ def make_qcow2(directory, _build):
     """Small images of all kinds, by the tool that everybody else uses."""
     kinds = {"plain": "cluster_size=512", "v2": "compat=0.10,cluster_size=512", "wide": "cluster_size=4k,refcount_bits=64",
              "narrow": "cluster_size=512,refcount_bits=1", "lazy": "cluster_size=512,lazy_refcounts=on",
-             "zstd": "cluster_size=4k,compression_type=zstd"}
+             "zstd": "cluster_size=4k,compression_type=zstd", "extended": "cluster_size=16k,extended_l2=on"}
     with tempfile.TemporaryDirectory() as scratch:
         for kind, options in kinds.items():
             path = os.path.join(scratch, kind)
