@@ -18,7 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from nbd_lib import (DEADLINE_S, KIB, MIB, STARTED, WORK, eventually, main, path, pattern,  # noqa: E402
+from nbd_lib import (DEADLINE_S, KIB, MIB, STARTED, WORK, Client, Server, eventually, main, path, pattern,  # noqa: E402
                      read_file, run, write_file)
 
 FERRY_IO = os.path.abspath(sys.argv[2])
@@ -320,6 +320,28 @@ def test_many_in_flight():
         start = time.monotonic()
         io(server, *[f'aio_read -P 0 {i}M 64k' for i in range(60)], 'aio_flush')
         assert time.monotonic() - start < 2
+
+
+def test_slow_block_status():
+    """A node that takes 0.2 s to tell of an extent: the server tells what it knows after a second, not after 25."""
+    with open(path('striped'), 'wb') as f:
+        for i in range(64):
+            f.seek(2 * i * 64 * KIB)
+            f.write(b'd' * (64 * KIB))
+        f.truncate(SIZE)
+    with nbdkit('--filter=delay', 'file', path('striped'), 'delay-extents=200ms') as kit:
+        with Server('-t', '-r', '--image-opts', target(kit)):
+            c = Client('structured', metas=['base:allocation'])
+            start = time.monotonic()
+            extents = c.status(0, SIZE)[c.metas['base:allocation']]
+            took = time.monotonic() - start
+            assert 1 < len(extents) <= 12 and took < 8, (extents, took)
+            assert [e[1] for e in extents] == [(0, 3)[i % 2] for i in range(len(extents))], extents
+            assert all(length == 64 * KIB for length, unused in extents), extents
+            # It goes on from there.
+            again = c.status(64 * KIB * len(extents), 64 * KIB)[c.metas['base:allocation']]
+            assert again == [(64 * KIB, (0, 3)[len(extents) % 2])], again
+            c.disconnect()
 
 
 # ---- errors ----
