@@ -372,17 +372,25 @@ static bool parse_create_opt(NewFile *f, const char *key, const char *value, Err
     int mode;
 
     if (strcmp(key, "extent_size_hint") == 0) {
-        return parse_size(value, &f->extent_size_hint, errp);
+        if (!parse_size(value, &f->extent_size_hint, errp)) {
+            error_prepend(errp, "extent_size_hint: ");
+            return false;
+        }
+        return true;
     }
     if (strcmp(key, "nocow") == 0) {
         return parse_bool(key, value, &f->nocow, errp);
     }
     if (strcmp(key, "preallocation") == 0) {
         mode = qapi_enum_parse(&PreallocMode_lookup, value, -1, errp);
-        f->preallocation = MAX(mode, 0);
-        return mode >= 0;
+        if (mode < 0) {
+            error_prepend(errp, "preallocation: ");
+            return false;
+        }
+        f->preallocation = mode;
+        return true;
     }
-    error_setg(errp, "this is no parameter of a file");
+    error_setg(errp, "invalid parameter '%s'", key);
     return false;
 }
 
@@ -393,7 +401,7 @@ static bool parse_create_opts(NewFile *f, struct json_object *opts, Error **errp
     }
     json_object_object_foreach(opts, key, value) {
         if (!parse_create_opt(f, key, json_object_get_string(value), errp)) {
-            error_prepend(errp, "Could not create '%s': %s: ", f->filename, key);
+            error_prepend(errp, "Could not create '%s': ", f->filename);
             return false;
         }
     }

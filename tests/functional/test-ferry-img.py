@@ -165,7 +165,7 @@ def test_create():
     fails(ferry('create', '-q', '-o', 'extent_size_hint=8G', 'x', '1k'),
           "ferry-img: x: Could not create 'x': an extent size hint of 8589934592 bytes is too large")
     fails(ferry('create', '-q', '-o', 'nocow=maybe', 'x', '1k'),
-          "ferry-img: x: Could not create 'x': nocow: Parameter 'nocow' expects 'on' or 'off', not 'maybe'")
+          "ferry-img: x: Could not create 'x': Parameter 'nocow' expects 'on' or 'off', not 'maybe'")
     assert os.path.getsize(path('x')) == 64 * KIB
     must(ferry('create', '-q', '-o', 'size=2M', 'y'))
     assert os.path.getsize(path('y')) == 2 * MIB
