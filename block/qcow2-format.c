@@ -192,7 +192,9 @@ static int coroutine_fn write_tables(Format *f)
     ret = ret < 0 ? ret : write_part(f, &at, f->l.reftable, fill_reftable);
     ret = ret < 0 ? ret : write_part(f, &at, f->l.blocks, fill_block);
     ret = ret < 0 ? ret : write_part(f, &at, f->l.l1, fill_l1);
-    return ret < 0 ? ret : write_part(f, &at, f->l.l2, f->opts->extended_l2 ? fill_extended_l2 : fill_l2);
+    return ret < 0 ? ret
+                   : write_part(f, &at, f->l.l2,
+                                f->opts->extended_l2 ? fill_extended_l2 : fill_l2);
 }
 
 static int coroutine_fn write_header(Format *f, Error **errp)
